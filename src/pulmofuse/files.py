@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _CHUNK_BYTES = 1 << 20
+_STEM_CHARACTERS = 40  # of the temporary name; file systems end names at 255 bytes
 
 
 @contextmanager
@@ -22,12 +23,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     If the block raises, `path` stays as it was and the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    prefix = f".{path.stem[:_STEM_CHARACTERS]}-"
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as written:
+        # Windows refuses to flush a file that was opened for reading only.
+        with temporary.open("r+b") as written:
             os.fsync(written.fileno())
         # mkstemp makes files that only their owner can read; reports are meant to be shared.
         temporary.chmod(0o644)
@@ -62,5 +65,23 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_json(content: Any) -> str:
-    """SHA-256 of a JSON-serialisable value, independent of key order."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    """SHA-256 of a JSON-serialisable value (paths count as text), independent of key order.
+
+    Raises:
+        TypeError: a value has no JSON form. Its `repr` is no substitute: it may hold an address
+            in memory or the order of a set, and a key made of it would differ from run to run.
+    """
+    text = json.dumps(content, sort_keys=True, default=_json_form)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _json_form(value: object) -> str:
+    """The JSON form of what `json` does not know by itself."""
+    if isinstance(value, Path):
+        return value.as_posix()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))

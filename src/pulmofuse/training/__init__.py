@@ -1,1 +1,20 @@
-"""Placeholder."""
+"""Training of every model, and prediction with what was trained."""
+
+from pulmofuse.training.data import InstanceSource
+from pulmofuse.training.fit import Progress, fit, is_finished, load_best
+from pulmofuse.training.fusion import FeatureSource, patient_features
+from pulmofuse.training.module import class_weights
+from pulmofuse.training.predict import infer, mean_per_record
+
+__all__ = [
+    "FeatureSource",
+    "InstanceSource",
+    "Progress",
+    "class_weights",
+    "fit",
+    "infer",
+    "is_finished",
+    "load_best",
+    "mean_per_record",
+    "patient_features",
+]

@@ -1,0 +1,281 @@
+"""The bundle: all that a prediction needs, as safetensors and JSON in one folder.
+
+    bundle.json                      classes, priors, calibration, thresholds, configurations, facts
+    ct.safetensors, cxr.…, cough.…   weights of each modality's model
+    fusion.safetensors               weights of the feature-level fusion, if the study trained one
+
+Loading is strict: a file that is missing, damaged or does not fit its architecture is an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pulmofuse.config import CoughConfig, CtConfig, CxrConfig
+from pulmofuse.errors import BundleError
+from pulmofuse.evaluation import Calibration
+from pulmofuse.files import atomic_path, write_json
+from pulmofuse.fusion import fuse
+from pulmofuse.models import (
+    Classifier,
+    GatedAttentionFusion,
+    build_audio_model,
+    build_ct_model,
+    build_cxr_model,
+)
+from pulmofuse.schema import Modality
+
+FORMAT_VERSION = 1
+
+_REMEDY = "make the bundle again with `pulmofuse study`"
+
+
+@dataclass(frozen=True, eq=False)
+class Unimodal:
+    """The trained model of one modality with what belongs to it."""
+
+    modality: Modality
+    config: CtConfig | CxrConfig | CoughConfig
+    model: Classifier
+    calibration: Calibration
+
+
+@dataclass(frozen=True, eq=False)
+class DecisionFusion:
+    """Constants of the decision-level rules; see `fusion.fuse`.
+
+    Attributes:
+        modalities: order of the second axis of every array.
+        prior: (classes,) prior of the fused population.
+        modality_priors: (modalities, classes) prior that each calibrated model assumes.
+        auc_weights: (modalities,) weights of the weighted mean, chosen on validation data.
+        dependence_weight: w of the log-odds rule where two or more modalities are present.
+    """
+
+    modalities: tuple[Modality, ...]
+    prior: np.ndarray
+    modality_priors: np.ndarray
+    auc_weights: np.ndarray
+    dependence_weight: float
+
+    def apply(self, rule: str, p: np.ndarray, present: np.ndarray) -> np.ndarray:
+        """Fuse (n, modalities, classes) by a rule; see `fusion.fuse`.
+
+        One modality alone has nothing to depend on, so its evidence is never discounted.
+        """
+        constants = {"prior": self.prior, "modality_priors": self.modality_priors}
+        if rule != "log_odds":
+            return fuse(rule, p, present, weights=self.auc_weights, **constants)
+        full = np.ones(len(self.modalities))
+        alone = fuse(rule, p, present, weights=full, **constants)
+        joint = fuse(rule, p, present, weights=full * self.dependence_weight, **constants)
+        return np.asarray(np.where((present.sum(axis=1) > 1)[:, None], joint, alone))
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureFusion:
+    """The trained feature-level fusion and its calibration for each subset of modalities."""
+
+    model: GatedAttentionFusion
+    hidden: int
+    dropout: float
+    modality_dropout: float
+    calibration: dict[str, Calibration]
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """Everything that a prediction needs.
+
+    Attributes:
+        name, question: of the study.
+        classes: in the order of the model outputs.
+        positive: the class that thresholds are for; None with three or more classes.
+        unimodal: the models, in the order ct, cxr, cough.
+        decision: the decision-level rules; None in a study of one modality.
+        feature: the feature-level fusion, if trained.
+        thresholds: "subset|method" -> operating point on p of the positive class.
+        facts: fingerprints, versions and the audit's warnings, as JSON values.
+    """
+
+    name: str
+    question: str
+    classes: tuple[str, ...]
+    positive: str | None
+    unimodal: dict[Modality, Unimodal]
+    decision: DecisionFusion
+    feature: FeatureFusion | None
+    thresholds: dict[str, float]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def build_model(
+    modality: Modality, config: CtConfig | CxrConfig | CoughConfig, n_classes: int
+) -> Classifier:
+    """The untrained model of a modality, started from the weights that the configuration names."""
+    if isinstance(config, CtConfig):
+        return build_ct_model(config, n_classes)
+    if isinstance(config, CxrConfig):
+        return build_cxr_model(config, n_classes)
+    assert modality is Modality.COUGH  # noqa: S101  # the union has three members
+    return build_audio_model(config, n_classes)
+
+
+def save_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write a bundle; `bundle.json` comes last, so that a half-written bundle does not load."""
+    for modality, part in bundle.unimodal.items():
+        _save_weights(folder / f"{modality.value}.safetensors", part.model)
+    if bundle.feature is not None:
+        _save_weights(folder / "fusion.safetensors", bundle.feature.model)
+    write_json(folder / "bundle.json", _to_json(bundle))
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read a bundle.
+
+    Raises:
+        BundleError: a file is missing or damaged, or of another format version.
+        WeightsError: weights do not fit their architecture.
+    """
+    path = folder / "bundle.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content["format_version"]
+    except FileNotFoundError:
+        raise BundleError(
+            folder, "is not a bundle: there is no bundle.json", "give the bundle/ folder of a study"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(path, f"is damaged ({error})", _REMEDY) from None
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            path, f"has format version {version}, this program reads {FORMAT_VERSION}", _REMEDY
+        )
+    try:
+        return _from_json(folder, content)
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise BundleError(path, f"is damaged ({error!r})", _REMEDY) from None
+
+
+def _to_json(bundle: Bundle) -> dict[str, Any]:
+    decision, feature = bundle.decision, bundle.feature
+    return {
+        "format_version": FORMAT_VERSION,
+        "research_use_only": True,
+        "name": bundle.name,
+        "question": bundle.question,
+        "classes": list(bundle.classes),
+        "positive": bundle.positive,
+        "unimodal": {
+            modality.value: {
+                "config": part.config.model_dump(mode="json"),
+                "calibration": part.calibration.to_dict(),
+                "feature_dim": part.model.feature_dim,
+            }
+            for modality, part in bundle.unimodal.items()
+        },
+        "decision": {
+            "prior": decision.prior.tolist(),
+            "modality_priors": decision.modality_priors.tolist(),
+            "auc_weights": decision.auc_weights.tolist(),
+            "dependence_weight": decision.dependence_weight,
+        },
+        "feature": None
+        if feature is None
+        else {
+            "hidden": feature.hidden,
+            "dropout": feature.dropout,
+            "modality_dropout": feature.modality_dropout,
+            "calibration": {k: c.to_dict() for k, c in feature.calibration.items()},
+        },
+        "thresholds": bundle.thresholds,
+        "facts": bundle.facts,
+    }
+
+
+def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
+    classes = tuple(content["classes"])
+    parsers = {Modality.CT: CtConfig, Modality.CXR: CxrConfig, Modality.COUGH: CoughConfig}
+    unimodal: dict[Modality, Unimodal] = {}
+    for modality in Modality:
+        part = content["unimodal"].get(modality.value)
+        if part is None:
+            continue
+        config = parsers[modality].model_validate(part["config"])
+        # The bundle brings its own weights: starting weights would be read for nothing.
+        blank = config.model_copy(
+            update={"model": config.model.model_copy(update={"weights": "none"})}
+        )
+        model = build_model(modality, blank, len(classes))
+        _load_weights(folder / f"{modality.value}.safetensors", model)
+        calibration = Calibration.from_dict(part["calibration"])
+        unimodal[modality] = Unimodal(modality, config, model, calibration)
+    decision = content["decision"]
+    return Bundle(
+        name=content["name"],
+        question=content["question"],
+        classes=classes,
+        positive=content["positive"],
+        unimodal=unimodal,
+        decision=DecisionFusion(
+            modalities=tuple(unimodal),
+            prior=np.array(decision["prior"], dtype=float),
+            modality_priors=np.array(decision["modality_priors"], dtype=float),
+            auc_weights=np.array(decision["auc_weights"], dtype=float),
+            dependence_weight=float(decision["dependence_weight"]),
+        ),
+        feature=_load_feature(folder, content["feature"], unimodal, len(classes)),
+        thresholds={key: float(value) for key, value in content["thresholds"].items()},
+        facts=dict(content["facts"]),
+    )
+
+
+def _load_feature(
+    folder: Path,
+    content: Mapping[str, Any] | None,
+    unimodal: Mapping[Modality, Unimodal],
+    n_classes: int,
+) -> FeatureFusion | None:
+    if content is None:
+        return None
+    dims = {m.value: part.model.feature_dim for m, part in unimodal.items()}
+    model = GatedAttentionFusion(
+        dims, n_classes, content["hidden"], content["dropout"], content["modality_dropout"]
+    )
+    _load_weights(folder / "fusion.safetensors", model)
+    calibration = {k: Calibration.from_dict(c) for k, c in content["calibration"].items()}
+    return FeatureFusion(
+        model, content["hidden"], content["dropout"], content["modality_dropout"], calibration
+    )
+
+
+def _save_weights(path: Path, model: nn.Module) -> None:
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary)
+
+
+def _load_weights(path: Path, model: nn.Module) -> None:
+    try:
+        state: dict[str, torch.Tensor] = load_file(path)
+    except FileNotFoundError:
+        raise BundleError(path, "is missing", _REMEDY) from None
+    except (OSError, SafetensorError) as error:
+        raise BundleError(path, f"is damaged ({error})", _REMEDY) from None
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        why = str(error).splitlines()[-1].strip()
+        raise BundleError(path, f"does not fit its architecture ({why})", _REMEDY) from None
+    model.eval()

@@ -1,0 +1,198 @@
+"""The predictor: a bundle in, probabilities out, for any non-empty subset of the modalities.
+
+predictor = Predictor.load(Path("runs/demo/bundle"))
+predictor.predict(ct="slice.png", cough="cough.wav").probabilities
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pulmofuse.errors import BundleError
+from pulmofuse.inference.bundle import Bundle, load_bundle
+from pulmofuse.preprocessing import prepare
+from pulmofuse.schema import Modality, subset_name
+from pulmofuse.training import infer
+
+#: The decision rule that needs no pairs and gives a calibrated posterior for any subset.
+DEFAULT_METHOD = "log_odds"
+
+FEATURE_METHOD = "gated_attention"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the models say of one patient.
+
+    Attributes:
+        subset: modalities that were given, e.g. "ct+cough".
+        method: how they were joined; "unimodal" for one.
+        probabilities: class -> probability, summing to 1.
+        predicted: the class at the study's operating point.
+        threshold: operating point on the positive class; None where the largest p decides.
+        by_modality: the same probabilities for each modality by itself.
+        evidence: modality -> log-likelihood ratio for the positive (or predicted) class that the
+            modality adds to the prior; positive speaks for the class.
+        warnings: what the study's audit found; repeated with every prediction.
+        research_use_only: always true.
+    """
+
+    subset: str
+    method: str
+    probabilities: dict[str, float]
+    predicted: str
+    threshold: float | None
+    by_modality: dict[str, dict[str, float]]
+    evidence: dict[str, float]
+    warnings: tuple[str, ...]
+    research_use_only: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON value."""
+        return asdict(self)
+
+
+class Predictor:
+    """Predictions from files, with the very preprocessing and models of the study."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Predictor:
+        """Read a bundle; see `load_bundle` for what can be wrong with it."""
+        return cls(load_bundle(Path(folder)))
+
+    def predict(
+        self,
+        *,
+        ct: Path | str | bytes | None = None,
+        cxr: Path | str | bytes | None = None,
+        cough: Path | str | bytes | None = None,
+        method: str = DEFAULT_METHOD,
+    ) -> Prediction:
+        """Predict from one file (path or content) of each modality at hand.
+
+        Args:
+            ct: a CT slice or volume (PNG, JPEG, DICOM, NIfTI).
+            cxr: a frontal chest X-ray (PNG, JPEG, DICOM).
+            cough: a cough recording (WAV, FLAC, OGG, MP3).
+            method: "log_odds", "mean", "weighted_mean" or "gated_attention".
+
+        Raises:
+            UnreadableFile: a file cannot be read.
+            BundleError: nothing was given, or the bundle knows no such modality or method.
+        """
+        pairs = ((Modality.CT, ct), (Modality.CXR, cxr), (Modality.COUGH, cough))
+        given = {modality: source for modality, source in pairs if source is not None}
+        self._check(given, method)
+        p: dict[Modality, np.ndarray] = {}
+        features: dict[Modality, np.ndarray] = {}
+        for modality, source in given.items():
+            p[modality], features[modality] = self._score(modality, source)
+        subset = subset_name(given)
+        if len(given) == 1:
+            method, fused = "unimodal", next(iter(p.values()))
+        elif method == FEATURE_METHOD:
+            fused = self._fuse_features(features, subset)
+        else:
+            fused = self._fuse_decisions(p, method)
+        return self._describe(subset, method, fused, p)
+
+    def _check(self, given: dict[Modality, Any], method: str) -> None:
+        known = [m.value for m in self.bundle.unimodal]
+        if not given:
+            raise BundleError("prediction", "no file was given", f"give one of {', '.join(known)}")
+        for modality in given:
+            if modality not in self.bundle.unimodal:
+                raise BundleError(
+                    f"--{modality.value}",
+                    f"this bundle has no {modality.value} model",
+                    f"it reads {', '.join(known)}",
+                )
+        methods = ["log_odds", "mean", "weighted_mean"]
+        if self.bundle.feature is not None:
+            methods.append(FEATURE_METHOD)
+        if method not in methods:
+            raise BundleError(
+                f"method {method!r}", "is not in this bundle", f"it knows {', '.join(methods)}"
+            )
+
+    def _score(
+        self, modality: Modality, source: Path | str | bytes
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Calibrated probabilities (classes,) and mean features (feature_dim,) of one file."""
+        part = self.bundle.unimodal[modality]
+        if isinstance(source, str):
+            source = Path(source)
+        instances = prepare(source, modality, part.config.preprocessing).instances
+        probabilities, features = infer(part.model, instances, np.arange(len(instances)))
+        calibrated = part.calibration.apply(probabilities.mean(axis=0, keepdims=True))[0]
+        return calibrated, features.mean(axis=0)
+
+    def _fuse_decisions(self, p: dict[Modality, np.ndarray], method: str) -> np.ndarray:
+        decision = self.bundle.decision
+        k = len(self.bundle.classes)
+        stacked = np.stack([p.get(m, np.full(k, 1 / k)) for m in decision.modalities])
+        present = np.array([[m in p for m in decision.modalities]])
+        return decision.apply(method, stacked[None], present)[0]
+
+    def _fuse_features(self, features: dict[Modality, np.ndarray], subset: str) -> np.ndarray:
+        feature = self.bundle.feature
+        assert feature is not None  # noqa: S101  # `_check` refused the method otherwise
+        inputs = {
+            m.value: torch.as_tensor(
+                features.get(m, np.zeros(part.model.feature_dim)), dtype=torch.float32
+            )[None]
+            for m, part in self.bundle.unimodal.items()
+        }
+        present = torch.tensor([[m in features for m in self.bundle.unimodal]])
+        with torch.inference_mode():
+            raw = feature.model.eval()(inputs, present).double().softmax(dim=1).numpy()
+        return np.asarray(feature.calibration[subset].apply(raw)[0])
+
+    def _describe(
+        self, subset: str, method: str, fused: np.ndarray, p: dict[Modality, np.ndarray]
+    ) -> Prediction:
+        classes, positive = self.bundle.classes, self.bundle.positive
+        threshold = self.bundle.thresholds.get(f"{subset}|{method}")
+        if positive is not None and threshold is not None:
+            i = classes.index(positive)
+            predicted = positive if fused[i] >= threshold else classes[1 - i]
+        else:
+            predicted = classes[int(fused.argmax())]
+        target = classes.index(positive or predicted)
+        return Prediction(
+            subset=subset,
+            method=method,
+            probabilities=_named(classes, fused),
+            predicted=predicted,
+            threshold=threshold,
+            by_modality={m.value: _named(classes, values) for m, values in p.items()},
+            evidence={
+                m.value: _evidence(
+                    values[target],
+                    self.bundle.decision.modality_priors[
+                        self.bundle.decision.modalities.index(m), target
+                    ],
+                )
+                for m, values in p.items()
+            },
+            warnings=tuple(self.bundle.facts.get("warnings", ())),
+        )
+
+
+def _named(classes: tuple[str, ...], p: np.ndarray) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(classes, p, strict=True)}
+
+
+def _evidence(p: float, prior: float) -> float:
+    """Log-likelihood ratio that turns `prior` into `p`, bounded as the probabilities are."""
+    clipped = np.clip([p, prior], 1e-6, 1 - 1e-6)
+    odds = np.log(clipped / (1 - clipped))
+    return float(odds[0] - odds[1])

@@ -1,0 +1,79 @@
+"""Calibrated probabilities and features of records, one model at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pulmofuse.files import atomic_path
+from pulmofuse.inference.bundle import Unimodal
+from pulmofuse.schema import class_columns
+from pulmofuse.training import infer, mean_per_record
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What one modality's model says of some records.
+
+    Attributes:
+        table: indexed by record_id, columns p_<class> (calibrated) and p_raw_<class>.
+        features: (records, feature_dim) float32 in the order of `table`.
+    """
+
+    table: pd.DataFrame
+    features: np.ndarray
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write `<name>.parquet` and `<name>.npy`."""
+        with atomic_path(folder / f"{name}.parquet") as temporary:
+            self.table.to_parquet(temporary)
+        with atomic_path(folder / f"{name}.npy") as temporary:
+            np.save(temporary, self.features, allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> Scores:
+        """Read what `save` wrote."""
+        features = np.load(folder / f"{name}.npy", allow_pickle=False)
+        return cls(pd.read_parquet(folder / f"{name}.parquet"), features)
+
+
+def instance_rows(records: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Cache rows of all instances, record after record, and the number of each record's.
+
+    Args:
+        records: with the columns start and stop.
+    """
+    starts, stops = records["start"].to_numpy(), records["stop"].to_numpy()
+    rows = np.concatenate([np.arange(a, b) for a, b in zip(starts, stops, strict=True)])
+    return rows, stops - starts
+
+
+def score_records(
+    part: Unimodal,
+    classes: tuple[str, ...],
+    records: pd.DataFrame,
+    instances: np.ndarray,
+    progress: Callable[[int, int], None] | None = None,
+) -> Scores:
+    """Score records whose instances are in a cache.
+
+    Args:
+        part: model and calibration.
+        classes: in the order of the model outputs.
+        records: with the columns record_id, start and stop.
+        instances: (rows, ...) of the cache.
+        progress: told (instances done, all).
+    """
+    rows, counts = instance_rows(records)
+    p_instances, features = infer(part.model, instances, rows, progress=progress)
+    raw = mean_per_record(p_instances, counts)
+    table = pd.DataFrame(
+        np.hstack([part.calibration.apply(raw), raw]),
+        columns=[*class_columns(classes), *class_columns(classes, raw=True)],
+        index=pd.Index(records["record_id"], name="record_id"),
+    )
+    return Scores(table, mean_per_record(features, counts).astype(np.float32))

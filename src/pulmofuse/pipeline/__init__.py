@@ -1,0 +1,43 @@
+"""The parts that a study and an external evaluation are made of."""
+
+from pulmofuse.pipeline.cohort import Cohort, check_files, prepare_cohort, scan, split_cohort
+from pulmofuse.pipeline.models import (
+    fit_decision_fusion,
+    fit_feature_fusion,
+    train_unimodal,
+)
+from pulmofuse.pipeline.pictures import write_examples, write_explanations
+from pulmofuse.pipeline.predictions import (
+    PatientScores,
+    decide,
+    decision_predictions,
+    feature_predictions,
+    fusion_patients,
+    operating_points,
+    record_predictions,
+)
+from pulmofuse.pipeline.steps import Reporter, Silent, Steps, locked
+
+__all__ = [
+    "Cohort",
+    "PatientScores",
+    "Reporter",
+    "Silent",
+    "Steps",
+    "check_files",
+    "decide",
+    "decision_predictions",
+    "feature_predictions",
+    "fit_decision_fusion",
+    "fit_feature_fusion",
+    "fusion_patients",
+    "locked",
+    "operating_points",
+    "prepare_cohort",
+    "record_predictions",
+    "scan",
+    "split_cohort",
+    "train_unimodal",
+    "write_examples",
+    "write_explanations",
+]

@@ -1,0 +1,183 @@
+"""From the data sets of a study to one checked, cached and split table of records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pulmofuse.config import (
+    CoughPreprocessing,
+    CtPreprocessing,
+    CxrPreprocessing,
+    SourceConfig,
+    StudyConfig,
+    Target,
+)
+from pulmofuse.curation import assign_splits
+from pulmofuse.errors import StudyError, UnreadableFile
+from pulmofuse.preprocessing import Cache, PreprocessingConfig, build_cache, prepare
+from pulmofuse.schema import Exclusion, Modality, check_manifest, exclusions_frame
+from pulmofuse.sources import scan_source
+
+#: Views that are not frontal; the CXR model reads frontal ones only.
+LATERAL_VIEWS = frozenset({"L", "LATERAL", "LL", "RL"})
+
+_DEFAULTS: dict[Modality, PreprocessingConfig] = {
+    Modality.CT: CtPreprocessing(),
+    Modality.CXR: CxrPreprocessing(),
+    Modality.COUGH: CoughPreprocessing(),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """The records of a study.
+
+    Attributes:
+        records: the manifest with the further columns `y_true` (class of the study), `sha256`,
+            `start` and `stop` (rows of the record's instances in its modality's cache).
+        excluded: one row per file left out, columns of `schema.Exclusion`.
+        caches: instances of each modality.
+    """
+
+    records: pd.DataFrame
+    excluded: pd.DataFrame
+    caches: dict[Modality, Cache]
+
+    def of(self, modality: Modality) -> pd.DataFrame:
+        """Records of one modality."""
+        return self.records[self.records["modality"] == modality.value]
+
+
+def scan(sources: tuple[SourceConfig, ...], data_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """List the files of data sets.
+
+    Returns:
+        A checked manifest with paths relative to `data_root`, and the exclusions.
+    """
+    scans = [scan_source(source.name, data_root, source.root) for source in sources]
+    manifest = pd.concat([s.records for s in scans], ignore_index=True)
+    excluded = exclusions_frame(e for s in scans for e in s.excluded)
+    return check_manifest(manifest, "the sources of this study"), excluded
+
+
+def prepare_cohort(
+    manifest: pd.DataFrame,
+    excluded: pd.DataFrame,
+    config: StudyConfig,
+    data_root: Path,
+    cache_folder: Path,
+    progress: Callable[[int, int, str], None],
+) -> Cohort:
+    """Keep the records the study can use, read every file once, and join what was seen.
+
+    Args:
+        manifest: as `scan` gives it.
+        excluded: what the scan left out already.
+        config: the study.
+        data_root: folder that the manifest's paths are relative to.
+        cache_folder: takes the memory-mapped instances.
+        progress: told (files done, files in all, modality).
+
+    Raises:
+        StudyError: nothing usable is left.
+    """
+    usable, dropped = _usable(manifest, config.target)
+    parts: list[pd.DataFrame] = []
+    caches: dict[Modality, Cache] = {}
+    left_out = [excluded, dropped]
+    for modality in Modality:
+        rows = usable[usable["modality"] == modality.value]
+        if rows.empty:
+            continue
+        cache = build_cache(
+            rows["path"].tolist(),
+            data_root,
+            modality,
+            config.of(modality).preprocessing,
+            cache_folder,
+            lambda done, total, name=modality.value: progress(done, total, name),  # type: ignore[misc]
+        )
+        index = cache.index[["path", "start", "stop", "sha256", "traits"]]
+        parts.append(rows.drop(columns="traits").merge(index, on="path", how="inner"))
+        left_out.append(_unreadable(rows, cache.unreadable))
+        caches[modality] = cache
+    if not parts or not sum(len(part) for part in parts):
+        raise StudyError(
+            config.name,
+            "no usable record is left",
+            "look at the labels in `target.mapping` and at `pulmofuse data scan`",
+        )
+    records = pd.concat(parts, ignore_index=True).sort_values("record_id", ignore_index=True)
+    return Cohort(records, pd.concat(left_out, ignore_index=True), caches)
+
+
+def split_cohort(cohort: Cohort, config: StudyConfig) -> Cohort:
+    """The same cohort with every record in train, val or test, no patient in two of them."""
+    split = assign_splits(cohort.records, cohort.records["y_true"], config.split, config.seed)
+    return Cohort(split, cohort.excluded, cohort.caches)
+
+
+def _usable(manifest: pd.DataFrame, target: Target) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Frontal records whose label the study maps, with `y_true`; the others as exclusions."""
+    mapping = {label.value: name for label, name in target.mapping.items()}
+    y_true = manifest["label"].map(mapping)
+    view = manifest["view"].fillna("").astype(str).str.upper()
+    lateral = (manifest["modality"] == Modality.CXR.value) & view.isin(LATERAL_VIEWS)
+    dropped = [
+        Exclusion(
+            row.path,
+            row.modality,
+            row.source,
+            "label",
+            "a lateral view; the study reads frontal chest X-rays"
+            if is_lateral
+            else f"label {row.label!r} is not in the study's target mapping",
+            "none needed" if is_lateral else "add the label to target.mapping if it belongs there",
+        )
+        for row, is_lateral in zip(
+            manifest[y_true.isna() | lateral].itertuples(),
+            lateral[y_true.isna() | lateral],
+            strict=True,
+        )
+    ]
+    kept = manifest.assign(y_true=y_true)[y_true.notna() & ~lateral]
+    return kept.reset_index(drop=True), exclusions_frame(dropped)
+
+
+def _unreadable(rows: pd.DataFrame, unreadable: pd.DataFrame) -> pd.DataFrame:
+    """Exclusions for the files that the cache could not read."""
+    merged = rows.merge(unreadable, on="path", how="inner")
+    return exclusions_frame(
+        Exclusion(row.path, row.modality, row.source, "read", row.reason, row.remedy)
+        for row in merged.itertuples()
+    )
+
+
+def check_files(
+    manifest: pd.DataFrame, data_root: Path, progress: Callable[[int, int, str], None]
+) -> pd.DataFrame:
+    """Read every file of a manifest as a study would, and list those that cannot be read.
+
+    Args:
+        manifest: a checked manifest.
+        data_root: folder that its paths are relative to.
+        progress: told (files done, files in all, path).
+
+    Returns:
+        One row per unreadable file, columns of `schema.Exclusion`.
+    """
+    faults = []
+    for done, row in enumerate(manifest.itertuples(), start=1):
+        modality = Modality(row.modality)
+        try:
+            prepare(data_root / str(row.path), modality, _DEFAULTS[modality])
+        except UnreadableFile as error:
+            faults.append(
+                Exclusion(row.path, row.modality, row.source, "read", error.why, error.remedy)
+            )
+        progress(done, len(manifest), str(row.path))
+    return exclusions_frame(faults)

@@ -1,0 +1,125 @@
+"""Pictures for the report: what the models were shown, and where they looked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+
+from pulmofuse.config import StudyConfig
+from pulmofuse.files import write_bytes, write_json
+from pulmofuse.inference import Unimodal, grad_cam
+from pulmofuse.pipeline.cohort import Cohort
+from pulmofuse.preprocessing import LogMel, to_tensor
+from pulmofuse.schema import Modality, Split
+
+#: Examples of each class and modality in the report.
+EXAMPLES_PER_CLASS = 2
+
+_PICTURE_PX = 224
+_OVERLAY_OPACITY = 0.45
+
+
+def write_examples(cohort: Cohort, config: StudyConfig, folder: Path) -> None:
+    """Write training examples of every modality and class with `index.json`."""
+    rng = np.random.default_rng(config.seed)
+    index = []
+    for modality in cohort.caches:
+        records = cohort.of(modality)
+        for name in config.target.classes:
+            chosen = records[(records["split"] == Split.TRAIN) & (records["y_true"] == name)]
+            count = min(EXAMPLES_PER_CLASS, len(chosen))
+            for i, row in enumerate(rng.choice(len(chosen), count, replace=False)):
+                picture = _picture(cohort, modality, config, chosen.iloc[row])
+                file = f"{modality.value}-{config.target.classes.index(name)}-{i}.png"
+                _write_png(folder / file, picture)
+                index.append({"modality": modality.value, "class": name, "image": file})
+    write_json(folder / "index.json", index)
+
+
+def write_explanations(
+    cohort: Cohort,
+    parts: Mapping[Modality, Unimodal],
+    predictions: pd.DataFrame,
+    config: StudyConfig,
+    folder: Path,
+) -> None:
+    """Write Grad-CAM pictures of test records, right and wrong ones, with `index.json`.
+
+    The examples are drawn at random, as many of each (true class, right or wrong) as there is
+    room for: pictures chosen by eye would show what one hopes to see.
+    """
+    index = []
+    for modality, part in parts.items():
+        rows = predictions[
+            (predictions["method"] == "per_record")
+            & (predictions["subset"] == modality.value)
+            & (predictions["split"] == Split.TEST)
+        ]
+        records = cohort.of(modality).set_index("record_id")
+        for i, row in enumerate(_drawn(rows, config).itertuples()):
+            record = records.loc[row.record_id]
+            target = config.target.classes.index(row.y_pred)
+            p = float(predictions.loc[row.Index, f"p_{row.y_pred}"])
+            batch = to_tensor(np.asarray(cohort.caches[modality].instances[[record["start"]]]))
+            cam = grad_cam(part.model, batch, target)
+            picture = _picture(cohort, modality, config, record)
+            image, overlay = f"{modality.value}-{i}.png", f"{modality.value}-{i}-cam.png"
+            _write_png(folder / image, picture)
+            _write_png(folder / overlay, _overlay(picture, cam, flip=modality is Modality.COUGH))
+            index.append(
+                {
+                    "modality": modality.value,
+                    "record_id": row.record_id,
+                    "y_true": row.y_true,
+                    "y_pred": row.y_pred,
+                    "p": round(p, 4),
+                    "image": image,
+                    "overlay": overlay,
+                }
+            )
+    write_json(folder / "index.json", index)
+
+
+def _drawn(rows: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
+    """A balanced random draw of `evaluation.explain_examples` rows."""
+    shuffled = rows.sample(frac=1.0, random_state=config.seed)
+    turn = shuffled.groupby(["y_true", "y_pred"]).cumcount()
+    order = np.argsort(turn.to_numpy(), kind="stable")
+    return shuffled.iloc[order[: config.evaluation.explain_examples]]
+
+
+def _picture(cohort: Cohort, modality: Modality, config: StudyConfig, record: Any) -> np.ndarray:
+    """(height, width) uint8: the middle slice, the X-ray, or the log-mel of the first window."""
+    instances = cohort.caches[modality].instances
+    if modality is not Modality.COUGH:
+        middle = (int(record["start"]) + int(record["stop"])) // 2
+        return np.asarray(instances[middle])
+    sound = to_tensor(np.asarray(instances[[record["start"]]]))
+    with torch.inference_mode():
+        log_mel = LogMel(config.cough.preprocessing)(sound)[0].numpy()
+    scaled = (log_mel - log_mel.min()) / max(float(np.ptp(log_mel)), 1e-9)
+    # Low frequencies belong at the bottom, as in every spectrogram a reader has seen.
+    return np.asarray((scaled[::-1] * 255).astype(np.uint8))
+
+
+def _overlay(picture: np.ndarray, cam: np.ndarray, *, flip: bool) -> np.ndarray:
+    """(height, width, 3) BGR: the picture with the activation map in colour over it."""
+    size = (_PICTURE_PX, _PICTURE_PX)
+    heat = cv2.resize(cam[::-1].copy() if flip else cam, size, interpolation=cv2.INTER_LINEAR)
+    grey = cv2.cvtColor(cv2.resize(picture, size), cv2.COLOR_GRAY2BGR)
+    colour = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    opacity = _OVERLAY_OPACITY * heat[..., None]
+    return np.asarray((grey * (1 - opacity) + colour * opacity).astype(np.uint8))
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    if picture.ndim == 2:
+        picture = cv2.resize(picture, (_PICTURE_PX, _PICTURE_PX), interpolation=cv2.INTER_AREA)
+    _, encoded = cv2.imencode(".png", picture)
+    write_bytes(path, encoded.tobytes())

@@ -1,0 +1,236 @@
+"""The predictions table: every record by itself, every subset of modalities by every method.
+
+Training writes predictions and evaluation reads them; each figure of a report can be recomputed
+from this table alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pulmofuse.evaluation import youden_threshold
+from pulmofuse.evaluation.comparison import PER_RECORD, UNIMODAL
+from pulmofuse.fusion import paired_patients, simulated_patients
+from pulmofuse.inference import FEATURE_METHOD, DecisionFusion, FeatureFusion, Scores
+from pulmofuse.schema import JOIN, Modality, Split, class_columns, subset_name
+from pulmofuse.training import patient_features
+
+#: With fewer complete patients per class and split than this, "auto" simulates patients.
+MIN_PAIRED_PER_CLASS = 5
+
+ID_COLUMNS = (
+    "patient_id",
+    "record_id",
+    "split",
+    "site",
+    "subset",
+    "method",
+    "simulated",
+    "y_true",
+    "y_pred",
+)
+
+
+def fusion_patients(
+    records: pd.DataFrame, how: str, classes: Sequence[str], seed: int
+) -> pd.DataFrame:
+    """The patients on which modalities are joined.
+
+    Args:
+        records: record_id, patient_id, modality, split, y_true.
+        how: "paired", "simulated" or "auto" (paired where every class has enough patients with
+            all modalities in the test split).
+        classes: of the study.
+        seed: decides which records a simulated patient gets.
+
+    Returns:
+        The table of `fusion.paired_patients` or `fusion.simulated_patients`.
+    """
+    if how == "simulated":
+        return simulated_patients(records, seed)
+    paired = paired_patients(records)
+    if how == "paired":
+        return paired
+    modalities = records["modality"].unique()
+    complete = (paired[list(modalities)].map(len) > 0).all(axis=1) & (paired["split"] == Split.TEST)
+    counts = paired[complete]["y_true"].value_counts().reindex(list(classes), fill_value=0)
+    return paired if counts.min() >= MIN_PAIRED_PER_CLASS else simulated_patients(records, seed)
+
+
+def subsets(modalities: Iterable[Modality]) -> list[tuple[Modality, ...]]:
+    """All non-empty subsets, the single ones first: seven for three modalities."""
+    present = [m for m in Modality if m in set(modalities)]
+    return [s for size in range(1, len(present) + 1) for s in combinations(present, size)]
+
+
+def record_predictions(
+    records: pd.DataFrame, scores: Scores, modality: Modality, classes: Sequence[str]
+) -> pd.DataFrame:
+    """Rows of method `per_record`: every file of one modality by itself."""
+    columns = [*class_columns(classes), *class_columns(classes, raw=True)]
+    table = records[["patient_id", "record_id", "split", "site", "y_true"]].copy()
+    table[columns] = scores.table.loc[table["record_id"], columns].to_numpy()
+    return table.assign(subset=modality.value, method=PER_RECORD, simulated=False)
+
+
+class PatientScores:
+    """Probabilities of patients per modality: the mean over the patient's records.
+
+    Args:
+        patients: table of `fusion_patients`.
+        scores: of each modality.
+        classes: of the study.
+    """
+
+    def __init__(
+        self, patients: pd.DataFrame, scores: Mapping[Modality, Scores], classes: Sequence[str]
+    ) -> None:
+        self.patients = patients
+        self.classes = tuple(classes)
+        self.modalities = tuple(scores)
+        self._scores = scores
+        k = len(self.classes)
+        columns = [*class_columns(classes), *class_columns(classes, raw=True)]
+        shape = (len(patients), len(self.modalities), k)
+        self.p, self.p_raw = np.full(shape, 1 / k), np.full(shape, 1 / k)
+        self.has = np.zeros(shape[:2], dtype=bool)
+        for j, (modality, scored) in enumerate(scores.items()):
+            values = scored.table[columns].to_numpy()
+            where = {record_id: i for i, record_id in enumerate(scored.table.index)}
+            for i, record_ids in enumerate(patients[modality.value]):
+                if len(record_ids):
+                    mean = values[[where[r] for r in record_ids]].mean(axis=0)
+                    self.p[i, j], self.p_raw[i, j] = mean[:k], mean[k:]
+                    self.has[i, j] = True
+
+    def of(self, subset: Sequence[Modality]) -> tuple[np.ndarray, np.ndarray]:
+        """Which patients have all of `subset` (n,), and the presence mask (n, modalities)."""
+        mask = np.array([m in subset for m in self.modalities])
+        return self.has[:, mask].all(axis=1), np.broadcast_to(mask, self.has.shape)
+
+    def features(
+        self, values: Mapping[Modality, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Mean features (patients, feature_dim) per modality; `values` replaces the records'."""
+        out = {}
+        for modality, scored in self._scores.items():
+            where = {record_id: i for i, record_id in enumerate(scored.table.index)}
+            source = scored.features if values is None else values[modality]
+            out[modality.value] = patient_features(self.patients[modality.value], where, source)
+        return out
+
+    def rows(
+        self, subset: Sequence[Modality], method: str, p: np.ndarray, p_raw: np.ndarray
+    ) -> pd.DataFrame:
+        """Prediction rows of the patients that have all of `subset`.
+
+        Args:
+            subset: modalities used.
+            method: name of the method.
+            p: (patients, classes) calibrated probabilities.
+            p_raw: (patients, classes) probabilities before calibration.
+        """
+        keep, _ = self.of(subset)
+        chosen = self.patients[keep]
+        ids = [JOIN.join(r for m in subset for r in row[m.value]) for _, row in chosen.iterrows()]
+        table = pd.DataFrame(
+            {
+                "patient_id": chosen["patient_id"].to_numpy(),
+                "record_id": ids,
+                "split": chosen["split"].to_numpy(),
+                "site": None,
+                "y_true": chosen["y_true"].to_numpy(),
+                "subset": subset_name(subset),
+                "method": method,
+                "simulated": chosen["simulated"].to_numpy(dtype=bool),
+            }
+        )
+        table[class_columns(self.classes)] = p[keep]
+        table[class_columns(self.classes, raw=True)] = p_raw[keep]
+        return table
+
+
+def decision_predictions(
+    patients: PatientScores, decision: DecisionFusion, rules: Sequence[str]
+) -> list[pd.DataFrame]:
+    """Rows of method `unimodal` and of every decision rule, for every subset."""
+    tables = []
+    for subset in subsets(patients.modalities):
+        _, present = patients.of(subset)
+        if len(subset) == 1:
+            j = patients.modalities.index(subset[0])
+            tables.append(patients.rows(subset, UNIMODAL, patients.p[:, j], patients.p_raw[:, j]))
+            continue
+        for rule in rules:
+            p = decision.apply(rule, patients.p, present)
+            p_raw = decision.apply(rule, patients.p_raw, present)
+            tables.append(patients.rows(subset, rule, p, p_raw))
+    return tables
+
+
+def feature_probabilities(
+    patients: PatientScores, feature: FeatureFusion, subset: Sequence[Modality]
+) -> np.ndarray:
+    """Uncalibrated probabilities (patients, classes) of the feature-level fusion for a subset."""
+    _, present = patients.of(subset)
+    inputs = {m: torch.as_tensor(f) for m, f in patients.features().items()}
+    with torch.inference_mode():
+        logits = feature.model.eval()(inputs, torch.as_tensor(present.copy()))
+    return np.asarray(logits.double().softmax(dim=1).numpy())
+
+
+def feature_predictions(patients: PatientScores, feature: FeatureFusion) -> list[pd.DataFrame]:
+    """Rows of the feature-level fusion for every subset of two or more modalities."""
+    tables = []
+    for subset in subsets(patients.modalities):
+        if len(subset) > 1:
+            raw = feature_probabilities(patients, feature, subset)
+            p = feature.calibration[subset_name(subset)].apply(raw)
+            tables.append(patients.rows(subset, FEATURE_METHOD, p, raw))
+    return tables
+
+
+def operating_points(table: pd.DataFrame, positive: str | None, how: str) -> dict[str, float]:
+    """Thresholds on p of the positive class, chosen on the validation rows.
+
+    Args:
+        table: prediction rows.
+        positive: positive class; None (three or more classes) has no thresholds.
+        how: "youden" or "argmax" (.5).
+
+    Returns:
+        "subset|method" -> threshold.
+    """
+    if positive is None:
+        return {}
+    out = {}
+    for (subset, method), rows in table.groupby(["subset", "method"], sort=True):
+        val = rows[rows["split"] == Split.VAL]
+        y = (val["y_true"] == positive).to_numpy()
+        usable = how == "youden" and 0 < y.sum() < len(y)
+        p = val[f"p_{positive}"].to_numpy()
+        out[f"{subset}|{method}"] = float(youden_threshold(y.astype(int), p)) if usable else 0.5
+    return out
+
+
+def decide(
+    table: pd.DataFrame,
+    classes: Sequence[str],
+    positive: str | None,
+    thresholds: Mapping[str, float],
+) -> pd.DataFrame:
+    """The table with `y_pred`, columns in order."""
+    p = table[class_columns(classes)].to_numpy()
+    y_pred = np.array(classes, dtype=object)[p.argmax(axis=1)]
+    if positive is not None:
+        i = list(classes).index(positive)
+        keys = table["subset"] + "|" + table["method"]
+        above = p[:, i] >= keys.map(dict(thresholds)).fillna(0.5).to_numpy()
+        y_pred = np.where(above, positive, classes[1 - i])
+    columns = [*ID_COLUMNS, *class_columns(classes), *class_columns(classes, raw=True)]
+    return table.assign(y_pred=y_pred)[columns]

@@ -1,0 +1,329 @@
+"""A whole study, from the data sets to the report; read it from top to bottom.
+
+    run_study(load_config(Path("studies/covid.yaml")), Path("data"), Path("runs/covid"))
+
+Every step leaves files in the output folder and is not run again unless its inputs changed, so a
+study that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import pulmofuse
+from pulmofuse.config import StudyConfig, dump_config
+from pulmofuse.curation import audit, split_hash
+from pulmofuse.evaluation import comparison_table, evaluate, fusion_gain
+from pulmofuse.files import atomic_path, read_json, sha256_json, write_json, write_text
+from pulmofuse.inference import (
+    Bundle,
+    DecisionFusion,
+    FeatureFusion,
+    Scores,
+    Unimodal,
+    save_bundle,
+    score_records,
+)
+from pulmofuse.pipeline import (
+    Cohort,
+    PatientScores,
+    Reporter,
+    Silent,
+    Steps,
+    decide,
+    decision_predictions,
+    feature_predictions,
+    fit_decision_fusion,
+    fit_feature_fusion,
+    fusion_patients,
+    locked,
+    operating_points,
+    prepare_cohort,
+    record_predictions,
+    scan,
+    split_cohort,
+    train_unimodal,
+    write_examples,
+    write_explanations,
+)
+from pulmofuse.report import write_report
+from pulmofuse.schema import Modality, write_manifest
+
+#: Packages whose versions decide what comes out.
+_PACKAGES = ("torch", "lightning", "monai", "numpy", "scikit-learn", "opencv-python-headless")
+
+
+@dataclass(eq=False)
+class _Run:
+    """What the steps of one run hand on to each other."""
+
+    config: StudyConfig
+    data_root: Path
+    out: Path
+    reporter: Reporter
+    steps: Steps
+    parts: dict[Modality, Unimodal] = field(default_factory=dict)
+    scores: dict[Modality, Scores] = field(default_factory=dict)
+    decision: DecisionFusion | None = None
+    feature: FeatureFusion | None = None
+    predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    thresholds: dict[str, float] = field(default_factory=dict)
+
+
+def run_study(
+    config: StudyConfig, data_root: Path, out: Path, reporter: Reporter | None = None
+) -> Path:
+    """Run a study, or finish one that was stopped.
+
+    Args:
+        config: what to do.
+        data_root: folder below which the data sets lie.
+        out: output folder; docs/decisions/0001-shape.md lists its files.
+        reporter: shows progress.
+
+    Returns:
+        Path of `report.html`.
+
+    Raises:
+        PulmofuseError: with what is wrong, why, and what to do about it.
+    """
+    reporter = reporter or Silent()
+    with locked(out):
+        run = _Run(config, data_root, out, reporter, Steps(out, reporter))
+        write_text(out / "config.resolved.yaml", dump_config(config))
+        cohort = _collect(run)
+        for modality in cohort.caches:
+            _train(run, cohort, modality)
+        _fuse(run, cohort)
+        _evaluate(run)
+        _illustrate(run, cohort)
+        _bundle(run, cohort)
+        return _report(run, cohort)
+
+
+def _collect(run: _Run) -> Cohort:
+    """Scan, read, split and audit; writes manifest.parquet, excluded.csv and audit.json."""
+    config, out = run.config, run.out
+    run.reporter.step("Scan the data sets")
+    manifest, excluded = scan(config.sources, run.data_root)
+    run.reporter.finish(f"{len(manifest):,} files, {len(excluded):,} left out")
+    run.reporter.step("Read and prepare the files")
+    cohort = prepare_cohort(
+        manifest, excluded, config, run.data_root, out / "cache", run.reporter.update
+    )
+    unreadable = int((cohort.excluded["stage"] == "read").sum())
+    run.reporter.finish(f"{len(cohort.records):,} records, {unreadable} files unreadable")
+    cohort = split_cohort(cohort, config)
+    records = cohort.records
+    write_manifest(out / "manifest.parquet", records)
+    _write_csv(out / "excluded.csv", cohort.excluded)
+    columns = ["record_id", "patient_id", "split", "y_true", "sha256", "traits", "site"]
+
+    def work() -> str:
+        result = audit(records, records["y_true"], records["sha256"], config.seed)
+        write_json(out / "audit.json", result.to_json())
+        return f"verdict: {result.verdict}"
+
+    inputs = [pulmofuse.__version__, config.seed, _rows(records, columns)]
+    run.steps.run("audit", "Audit splits and shortcuts", inputs, [out / "audit.json"], work)
+    return cohort
+
+
+def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
+    """Train one modality's model and score all its records."""
+    config, records = run.config, cohort.of(modality)
+    folder = run.out / "checkpoints" / modality.value
+    inputs = [
+        pulmofuse.__version__,
+        config.seed,
+        config.target.model_dump(mode="json"),
+        config.of(modality).model_dump(mode="json"),
+        _rows(records, ["record_id", "split", "y_true", "sha256"]),
+    ]
+    trained: list[Unimodal] = []
+
+    def work() -> str:
+        part, note = train_unimodal(modality, cohort, config, folder, run.reporter.update)
+        trained.append(part)
+        return note
+
+    title = f"Train the {modality.value} model"
+    outputs = [folder / "best.safetensors", folder / "history.csv"]
+    key = run.steps.run(f"train-{modality.value}", title, inputs, outputs, work, workspace=folder)
+    if not trained:
+        # Done before: `fit` finds the finished checkpoint and only loads it.
+        trained.append(train_unimodal(modality, cohort, config, folder, run.reporter.update)[0])
+    run.parts[modality] = trained[0]
+    instances, scores = cohort.caches[modality].instances, run.out / "scores"
+
+    def score() -> str:
+        scored = score_records(
+            trained[0], config.target.classes, records, instances, run.reporter.update
+        )
+        scored.save(scores, modality.value)
+        return f"{len(records):,} records"
+
+    outputs = [scores / f"{modality.value}.parquet", scores / f"{modality.value}.npy"]
+    title = f"Score the {modality.value} records"
+    run.steps.run(f"score-{modality.value}", title, [key], outputs, score)
+    run.scores[modality] = Scores.load(scores, modality.value)
+
+
+def _fuse(run: _Run, cohort: Cohort) -> None:
+    """Join the modalities by every method; writes predictions.parquet."""
+    config, classes = run.config, run.config.target.classes
+    tables = [
+        record_predictions(cohort.of(m), scores, m, classes) for m, scores in run.scores.items()
+    ]
+    columns = ["record_id", "patient_id", "modality", "split", "y_true"]
+    table = fusion_patients(cohort.records[columns], config.fusion.patients, classes, config.seed)
+    patients = PatientScores(table, run.scores, classes)
+    run.decision = fit_decision_fusion(patients, config, cohort)
+    tables += decision_predictions(patients, run.decision, config.fusion.rules)
+    settings = config.fusion.feature
+    if settings is not None and len(run.parts) > 1:
+        folder = run.out / "checkpoints" / "fusion"
+        trained: list[FeatureFusion] = []
+
+        def train() -> str:
+            fusion, note = fit_feature_fusion(
+                patients, run.parts, cohort, config, settings, folder, run.reporter.update
+            )
+            trained.append(fusion)
+            return note
+
+        run.steps.run(
+            "train-fusion",
+            "Train the feature-level fusion",
+            [config.model_dump(mode="json"), _rows(cohort.records, [*columns, "sha256"])],
+            [],
+            train,
+            workspace=folder,
+        )
+        if not trained:
+            train()
+        run.feature = trained[0]
+        tables += feature_predictions(patients, run.feature)
+    joined = pd.concat(tables, ignore_index=True)
+    positive = config.target.positive
+    run.thresholds = operating_points(joined, positive, config.evaluation.threshold)
+    run.predictions = decide(joined, classes, positive, run.thresholds)
+    with atomic_path(run.out / "predictions.parquet") as temporary:
+        run.predictions.to_parquet(temporary, index=False)
+
+
+def _evaluate(run: _Run) -> None:
+    """Compute every figure; writes metrics.json and comparison.csv. This opens the test set."""
+    config, out = run.config, run.out
+    classes, positive = config.target.classes, config.target.positive
+
+    def work() -> str:
+        arguments = (run.predictions, classes, positive, config.evaluation, config.seed)
+        rows = evaluate(*arguments)
+        write_json(out / "metrics.json", rows + fusion_gain(*arguments))
+        _write_csv(out / "comparison.csv", comparison_table(rows))
+        return f"{len(rows):,} figures"
+
+    inputs = [
+        config.evaluation.model_dump(mode="json"),
+        config.seed,
+        int(pd.util.hash_pandas_object(run.predictions, index=False).sum()),
+    ]
+    outputs = [out / "metrics.json", out / "comparison.csv"]
+    run.steps.run("evaluate", "Evaluate on the test patients", inputs, outputs, work)
+
+
+def _illustrate(run: _Run, cohort: Cohort) -> None:
+    """Examples and Grad-CAM pictures."""
+    config, out = run.config, run.out
+
+    def work() -> str:
+        write_examples(cohort, config, out / "examples")
+        write_explanations(cohort, run.parts, run.predictions, config, out / "explanations")
+        return "examples and class activation maps"
+
+    inputs = [
+        config.model_dump(mode="json"),
+        int(pd.util.hash_pandas_object(run.predictions, index=False).sum()),
+    ]
+    outputs = [out / "examples" / "index.json", out / "explanations" / "index.json"]
+    run.steps.run("illustrate", "Draw examples and explanations", inputs, outputs, work)
+
+
+def _bundle(run: _Run, cohort: Cohort) -> None:
+    """Write the bundle that predictions are made from."""
+    assert run.decision is not None  # noqa: S101  # `_fuse` set it
+    config, checks = run.config, read_json(run.out / "audit.json")["checks"]
+    run.reporter.step("Write the bundle")
+    bundle = Bundle(
+        name=config.name,
+        question=config.question,
+        classes=config.target.classes,
+        positive=config.target.positive,
+        unimodal=run.parts,
+        decision=run.decision,
+        feature=run.feature,
+        thresholds=run.thresholds,
+        facts={
+            "warnings": [c["detail"] for c in checks if c["verdict"] != "pass"],
+            "split_hash": split_hash(cohort.records),
+            "training_data": sha256_json(sorted(cohort.records["sha256"].unique())),
+            "versions": _versions(),
+        },
+    )
+    save_bundle(run.out / "bundle", bundle)
+    run.reporter.finish(str(run.out / "bundle"))
+
+
+def _report(run: _Run, cohort: Cohort) -> Path:
+    """Write study.json and the report."""
+    config, out = run.config, run.out
+    run.reporter.step("Write the report")
+    write_json(
+        out / "study.json",
+        {
+            "name": config.name,
+            "question": config.question,
+            "seconds": run.steps.seconds(),
+            "versions": _versions(),
+            "split_hash": split_hash(cohort.records),
+            "test_opened": run.steps.runs("evaluate"),
+            "seed": config.seed,
+            "patients": "simulated" if run.predictions["simulated"].any() else "paired",
+            "truth": _truth(run),
+        },
+    )
+    path = write_report(out)
+    run.reporter.finish(str(path))
+    return path
+
+
+def _truth(run: _Run) -> Any:
+    """AUC of each subset that a synthetic cohort's generator says is attainable, or None."""
+    for source in run.config.sources:
+        path = run.data_root / source.root / "truth.json"
+        if source.name == "synthetic" and path.exists():
+            return read_json(path)["auc"]
+    return None
+
+
+def _rows(records: pd.DataFrame, columns: list[str]) -> str:
+    """A hash of some columns of the records."""
+    table = records[columns].sort_values("record_id")
+    return sha256_json(table.astype(str).to_numpy().tolist())
+
+
+def _versions() -> dict[str, str]:
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"pulmofuse": pulmofuse.__version__, "python": platform.python_version(), **versions}
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False)

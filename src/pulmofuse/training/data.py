@@ -1,0 +1,105 @@
+"""Batches for training and prediction, in an order that depends on nothing but seed and epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pulmofuse.preprocessing import to_tensor
+
+#: Positional inputs of a model and the class index of each row.
+Batch = tuple[tuple[object, ...], torch.Tensor]
+
+
+class BatchSource(Protocol):
+    """Anything that can hand out a batch by row numbers."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        """Inputs and classes of these rows."""
+        ...
+
+
+class InstanceSource(Dataset[Batch]):
+    """Instances of a cache with the class of the record they belong to.
+
+    Args:
+        instances: (rows, ...) as cached, possibly memory-mapped.
+        rows: (n,) row numbers to use.
+        y: (n,) class index of each of them.
+    """
+
+    def __init__(self, instances: np.ndarray, rows: np.ndarray, y: np.ndarray) -> None:
+        self._instances = instances
+        self._rows = rows
+        self.y = torch.as_tensor(y, dtype=torch.long)
+
+    def __len__(self) -> int:
+        """Number of instances."""
+        return len(self._rows)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        """Inputs `(batch, ...)` as models take them, and classes `(batch,)`."""
+        chosen = np.asarray(rows)
+        return (to_tensor(self._instances[self._rows[chosen]]),), self.y[chosen]
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Shuffled batches; the order is a function of (seed, epoch), so that a resumed run repeats it.
+
+    The last batch is dropped when it has one row only: batch normalisation cannot train on it.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int, epoch: int = 0) -> None:
+        self._n = n
+        self._batch_size = batch_size
+        self._seed = seed
+        # Lightning does not call `set_epoch` before the first epoch of a resumed run.
+        self._epoch = epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of each epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        full, rest = divmod(self._n, self._batch_size)
+        return full + (rest > 1)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Batches of this epoch."""
+        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._n)
+        for start in range(0, len(self) * self._batch_size, self._batch_size):
+            yield order[start : start + self._batch_size].tolist()
+
+
+class OrderedBatches(Sampler[list[int]]):
+    """Batches in row order, for validation and prediction."""
+
+    def __init__(self, n: int, batch_size: int) -> None:
+        self._n = n
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return (self._n + self._batch_size - 1) // self._batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """All batches."""
+        for start in range(0, self._n, self._batch_size):
+            yield list(range(start, min(start + self._batch_size, self._n)))
+
+
+def loader(source: BatchSource, sampler: Sampler[list[int]]) -> DataLoader[Batch]:
+    """A loader that asks `source` for whole batches.
+
+    There are no worker processes: a batch is one read from a memory map, cheaper than sending it.
+    """
+    return DataLoader(source, sampler=sampler, batch_size=None)  # type: ignore[arg-type]

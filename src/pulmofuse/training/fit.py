@@ -1,0 +1,233 @@
+"""Train one model, or go on where a killed run stopped."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
+
+from pulmofuse.config import TrainingConfig
+from pulmofuse.files import atomic_path
+from pulmofuse.training.checkpoint import SafetensorsCheckpoint, load
+from pulmofuse.training.data import BatchSource, EpochBatches, OrderedBatches, loader
+from pulmofuse.training.module import TrainingModule
+
+#: Called with (steps done, steps in all, a short note such as "epoch 3/18, val AUC .842").
+Progress = Callable[[int, int, str], None]
+
+_LAST, _BEST = "last.safetensors", "best.safetensors"
+_AVERAGE_PREFIX = "average."
+_VALIDATION_BATCH = 64
+
+
+def fit(
+    model: nn.Module,
+    train: BatchSource,
+    val: BatchSource,
+    *,
+    config: TrainingConfig,
+    class_weights: torch.Tensor,
+    seed: int,
+    folder: Path,
+    augment: nn.Module | None = None,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Train `model` and leave in it the averaged weights of the epoch with the best validation AUC.
+
+    If `folder` holds the checkpoint of an unfinished run, training goes on from its last epoch;
+    if it holds a finished one, the weights are only loaded.
+
+    Args:
+        model: a `Trainable` module; changed in place.
+        train: rows to learn from.
+        val: rows to choose the epoch on.
+        config: optimisation settings.
+        class_weights: (classes,) weights of the loss.
+        seed: decides batch order, augmentation and dropout.
+        folder: takes `last.safetensors`, `best.safetensors`, `history.csv` and TensorBoard logs.
+        augment: batch augmentation, on the first input.
+        progress: told of every step.
+
+    Returns:
+        History with the columns epoch, train_loss, val_loss, val_auc, lr, seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    module = TrainingModule(model, config, class_weights, seed, augment)
+    module.to(memory_format=torch.channels_last)
+    done, finished = _state(folder, config)
+    if not finished:
+        history = History(folder / "history.csv", config.patience)
+        batches = EpochBatches(len(train), config.batch_size, seed, epoch=done)
+        with _quiet_lightning():
+            trainer = _trainer(folder, config, history, progress)
+            trainer.fit(
+                module,
+                loader(train, batches),
+                loader(val, OrderedBatches(len(val), _VALIDATION_BATCH)),
+                ckpt_path=str(folder / _LAST) if done else None,
+                weights_only=False,
+            )
+    return load_best(model, folder)
+
+
+def is_finished(folder: Path, config: TrainingConfig) -> bool:
+    """True where `folder` holds a run that reached its last epoch or stopped early."""
+    return _state(folder, config)[1]
+
+
+def load_best(model: nn.Module, folder: Path) -> pd.DataFrame:
+    """Put the averaged weights of a run's best epoch into `model` and return its history."""
+    weights = load(folder / _BEST)["state_dict"]
+    model.load_state_dict(
+        {
+            name.removeprefix(_AVERAGE_PREFIX): value
+            for name, value in weights.items()
+            if name.startswith(_AVERAGE_PREFIX)
+        }
+    )
+    model.cpu().eval()
+    return pd.read_csv(folder / "history.csv")
+
+
+class History(Callback):
+    """Rows of the training curve, kept in the checkpoint and written as CSV after every epoch."""
+
+    def __init__(self, path: Path, patience: int) -> None:
+        self._path = path
+        self._patience = patience
+        self._rows: list[dict[str, float]] = []
+        self._started = 0.0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Start the clock of an epoch."""
+        del trainer, pl_module, batch
+        if batch_idx == 0:
+            self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add this epoch and write the file."""
+        del pl_module
+        metrics = trainer.callback_metrics
+        self._rows.append(
+            {
+                "epoch": trainer.current_epoch,
+                "train_loss": float(metrics["train_loss"]),
+                "val_loss": float(metrics["val_loss"]),
+                "val_auc": float(metrics["val_auc"]),
+                "lr": trainer.optimizers[0].param_groups[-1]["lr"],
+                "seconds": round(time.perf_counter() - self._started, 3),
+            }
+        )
+        with atomic_path(self._path) as temporary:
+            pd.DataFrame(self._rows).to_csv(temporary, index=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows so far, for the checkpoint."""
+        return {"rows": list(self._rows)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the rows of the run that is resumed."""
+        self._rows = list(state_dict["rows"])
+
+
+class _StepProgress(Callback):
+    """Passes each step on to the study's progress display."""
+
+    def __init__(self, report: Progress) -> None:
+        self._report = report
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        del pl_module
+        auc = trainer.callback_metrics.get("val_auc")
+        note = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        if auc is not None:
+            note += f", val AUC {float(auc):.3f}"
+        self._report(trainer.global_step, int(trainer.estimated_stepping_batches), note)
+
+
+def _trainer(
+    folder: Path, config: TrainingConfig, history: History, progress: Progress | None
+) -> pl.Trainer:
+    """A Lightning trainer whose files are ours and whose messages stay out of the terminal."""
+    best = ModelCheckpoint(
+        folder,
+        filename="best",
+        monitor="val_auc",
+        mode="max",
+        save_weights_only=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    last = ModelCheckpoint(
+        folder,
+        filename="last",
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    best.FILE_EXTENSION = last.FILE_EXTENSION = ".safetensors"
+    callbacks: list[Callback] = [
+        history,
+        EarlyStopping(
+            "val_auc", mode="max", patience=config.patience, check_on_train_epoch_end=True
+        ),
+        best,
+        last,
+    ]
+    if progress is not None:
+        callbacks.append(_StepProgress(progress))
+    return pl.Trainer(
+        max_epochs=config.epochs,
+        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+        gradient_clip_val=config.gradient_clip,
+        callbacks=callbacks,
+        plugins=[SafetensorsCheckpoint()],
+        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _state(folder: Path, config: TrainingConfig) -> tuple[int, bool]:
+    """Epochs done by the run in a folder, and whether it was at its end."""
+    if not ((folder / _LAST).exists() and (folder / _BEST).exists()):
+        return 0, False
+    callbacks = load(folder / _LAST)["callbacks"].values()
+    done = len(next(state["rows"] for state in callbacks if "rows" in state))
+    stopper = next(state for state in callbacks if "wait_count" in state)
+    return done, done >= config.epochs or stopper["wait_count"] >= stopper["patience"]
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's advice (hardware, workers, paid add-ons) away from the user."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        warnings.filterwarnings("ignore", module=r"torchmetrics\..*")
+        warnings.filterwarnings("ignore", message=r".*lr_scheduler.step.*")
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)

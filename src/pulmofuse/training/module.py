@@ -1,0 +1,168 @@
+"""The Lightning module that trains every model: unimodal classifiers and the fusion alike."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, Protocol, cast
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torchmetrics.functional.classification import multiclass_auroc
+
+from pulmofuse.config import TrainingConfig
+from pulmofuse.training.data import Batch
+
+
+class Trainable(Protocol):
+    """What `TrainingModule` asks of a model beyond being an `nn.Module`."""
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Parameters trained at `lr_backbone`, and those trained at `lr_head`."""
+        ...
+
+
+class TrainingModule(pl.LightningModule):
+    """Cross-entropy training with AdamW, one cycle and an averaged copy of the weights.
+
+    The averaged copy (exponential moving average; Polyak & Juditsky 1992) is what is validated,
+    kept and used. Random draws of a step depend on (seed, step) only, so that a run which was
+    killed and resumed makes the same draws as an undisturbed one.
+
+    Args:
+        model: an `nn.Module` that is `Trainable`; called with the inputs of a batch.
+        config: optimisation settings.
+        class_weights: (classes,) weights of the loss.
+        seed: seeds augmentation and dropout.
+        augment: applied to the first input of each training batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainingConfig,
+        class_weights: torch.Tensor,
+        seed: int,
+        augment: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.average = copy.deepcopy(model).requires_grad_(requires_grad=False)
+        self.augment = augment
+        self.register_buffer("class_weights", class_weights.float())
+        self._config = config
+        self._seed = seed
+        self._val_logits: list[torch.Tensor] = []
+        self._val_y: list[torch.Tensor] = []
+
+    def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
+        """Loss of one augmented batch."""
+        # Seeded per step: Lightning skips the start-of-epoch hooks in a resumed run.
+        torch.manual_seed(_mix(self._seed, self.trainer.global_step))
+        inputs, y = batch
+        if self.augment is not None:
+            with torch.no_grad():
+                inputs = (self.augment(inputs[0]), *inputs[1:])
+        loss = self._loss(self.model(*map(_channels_last, inputs)), y)
+        self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(y))
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Move the averaged weights towards the current ones."""
+        step = self.trainer.global_step
+        # The average of the first steps would otherwise be dominated by the starting point.
+        decay = min(self._config.ema_decay, (1 + step) / (10 + step))
+        averaged, current = self.average.state_dict(), self.model.state_dict()
+        with torch.no_grad():
+            for name, value in averaged.items():
+                if value.dtype.is_floating_point:
+                    value.lerp_(current[name].to(value.dtype), 1 - decay)
+                else:
+                    value.copy_(current[name])
+
+    def validation_step(self, batch: Batch, _index: int) -> None:
+        """Collect the averaged model's logits."""
+        inputs, y = batch
+        self._val_logits.append(self.average(*map(_channels_last, inputs)).float())
+        self._val_y.append(y)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and macro one-vs-rest ROC-AUC over the whole validation set."""
+        logits, y = torch.cat(self._val_logits), torch.cat(self._val_y)
+        self._val_logits.clear()
+        self._val_y.clear()
+        self.log("val_loss", self._loss(logits, y))
+        self.log("val_auc", _validation_auc(logits, y))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with two learning rates; no weight decay on biases and normalisation."""
+        backbone, head = cast(Trainable, self.model).parameter_groups()
+        groups: list[dict[str, Any]] = []
+        for parameters, rate in (
+            (backbone, self._config.lr_backbone),
+            (head, self._config.lr_head),
+        ):
+            for decays in (True, False):
+                chosen = [p for p in parameters if (p.ndim > 1) == decays]
+                if chosen:
+                    decay = self._config.weight_decay if decays else 0.0
+                    groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
+        optimizer = torch.optim.AdamW(groups)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=[group["lr"] for group in groups],
+            total_steps=int(self.trainer.estimated_stepping_batches),
+            pct_start=self._config.warmup,
+            cycle_momentum=False,
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _loss(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(
+            logits.float(),
+            y,
+            weight=cast(torch.Tensor, self.class_weights),
+            label_smoothing=self._config.label_smoothing,
+        )
+
+
+def class_weights(y: Iterator[int] | Any, n_classes: int) -> torch.Tensor:
+    """Weights inverse to class frequency with mean 1 over the rows; 0 for an absent class.
+
+    Args:
+        y: (n,) class indexes of the training rows.
+        n_classes: number of classes.
+    """
+    counts = torch.bincount(torch.as_tensor(y, dtype=torch.long), minlength=n_classes).float()
+    present = counts > 0
+    weights = torch.zeros(n_classes)
+    weights[present] = counts.sum() / (present.sum() * counts[present])
+    return weights
+
+
+def _validation_auc(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Macro one-vs-rest ROC-AUC over the classes that have both kinds of rows; .5 if none has."""
+    p = logits.softmax(dim=1)
+    counts = torch.bincount(y, minlength=p.shape[1])
+    usable = (counts > 0) & (counts < len(y))
+    if not bool(usable.any()):
+        return torch.tensor(0.5)
+    per_class = multiclass_auroc(p, y, num_classes=p.shape[1], average="none", thresholds=None)
+    return per_class[usable].mean()
+
+
+def _channels_last(value: object) -> object:
+    """Images in the memory layout in which convolutions are fastest on CPUs; others unchanged."""
+    if isinstance(value, torch.Tensor) and value.ndim == 4:
+        return value.contiguous(memory_format=torch.channels_last)
+    return value
+
+
+def _mix(seed: int, step: int) -> int:
+    """A seed for one step of a run."""
+    return (seed * 1_000_003 + step) % 2**31
