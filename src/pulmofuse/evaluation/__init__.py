@@ -8,15 +8,19 @@ from pulmofuse.evaluation.calibration import (
     youden_threshold,
 )
 from pulmofuse.evaluation.comparison import (
+    PER_RECORD,
+    UNIMODAL,
     comparison_table,
     evaluate,
     fusion_gain,
     paired_difference,
 )
-from pulmofuse.evaluation.metrics import METRICS, confusion
+from pulmofuse.evaluation.metrics import METRICS, confusion, roc_auc
 
 __all__ = [
     "METRICS",
+    "PER_RECORD",
+    "UNIMODAL",
     "Calibration",
     "cluster_weights",
     "comparison_table",
@@ -27,5 +31,6 @@ __all__ = [
     "identity_calibration",
     "paired_difference",
     "percentile_interval",
+    "roc_auc",
     "youden_threshold",
 ]

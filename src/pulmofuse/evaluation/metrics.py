@@ -4,7 +4,7 @@ Every metric takes the same arguments, so that a table of metrics is a loop over
 
     y          (n,) int, the true class
     p          (n, k) float, probabilities of the k classes
-    predicted  (n,) int, the class that was called
+    predicted  (n,) int, the class that was called; None will do where only p counts
     positive   index of the positive class; counts only if k = 2
     weights    None, (n,) or (replicates, n), each >= 0
 
@@ -110,7 +110,7 @@ def f1(
 def roc_auc(
     y: IntArray,
     p: NDArray[np.floating],
-    predicted: IntArray,  # noqa: ARG001
+    predicted: IntArray | None = None,  # noqa: ARG001
     positive: int | None = None,
     weights: FloatArray | None = None,
 ) -> FloatArray:
@@ -121,7 +121,7 @@ def roc_auc(
 def average_precision(
     y: IntArray,
     p: NDArray[np.floating],
-    predicted: IntArray,  # noqa: ARG001
+    predicted: IntArray | None = None,  # noqa: ARG001
     positive: int | None = None,
     weights: FloatArray | None = None,
 ) -> FloatArray:
@@ -134,7 +134,7 @@ def average_precision(
 def brier(
     y: IntArray,
     p: NDArray[np.floating],
-    predicted: IntArray,  # noqa: ARG001
+    predicted: IntArray | None = None,  # noqa: ARG001
     positive: int | None = None,
     weights: FloatArray | None = None,
 ) -> FloatArray:
