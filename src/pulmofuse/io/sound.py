@@ -1,0 +1,218 @@
+"""Read one sound file into samples with its acquisition traits, by libsndfile."""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from pulmofuse.errors import UnreadableFile
+from pulmofuse.io.content import COPY_AGAIN, Content, decoding, load
+from pulmofuse.io.quiet import quiet_stderr
+
+#: 35 minutes of mono at 48 kHz; a cough recording has seconds.
+MAX_SAMPLES = 100_000_000
+MIN_DURATION_S = 0.1
+#: -80 dB of full scale, three steps of 16 bit: below it there is only the converter's noise.
+_SILENT_PEAK = 1e-4
+_CLIPPED = 0.999
+_MIN_RATE_HZ, _MAX_RATE_HZ = 1000, 768_000
+_BLOCK_FRAMES = 1 << 20
+#: MP3 headers count whole frames of 1,152 samples, with or without the one that holds the count.
+_MP3_SLACK_FRAMES = 2 * 1152
+#: Sizes that a program which writes to a pipe leaves in a WAV header.
+_UNKNOWN_SIZES = {0, 0xFFFFFFFF, 0xFFFFFFFE, 0x7FFFFFFF}
+
+_FORMATS = "WAV, FLAC, OGG or MP3"
+
+_ROLLOFF = 0.99
+_SPECTRUM_SAMPLES = 2048
+_SPECTRUM_BLOCKS = 2000
+_LEVEL_S = 0.02
+_SILENT_RMS = 1e-3  # -60 dB of full scale
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """One decoded sound file.
+
+    Attributes:
+        samples: float32 (channels, n) in [-1, 1].
+        sample_rate_hz: samples per second and channel.
+        traits: JSON values: format, subtype, bytes, sample_rate_hz, channels, duration_s,
+            bits_per_second, peak (before any scaling), clipped_fraction, silent_fraction (20 ms
+            blocks below -60 dB of full scale), bandwidth_hz (99 % of the power lies below).
+    """
+
+    samples: npt.NDArray[np.float32]
+    sample_rate_hz: int
+    traits: dict[str, Any]
+
+
+def read_sound(source: Path | bytes, name: str | None = None) -> Sound:
+    """Read WAV, FLAC, OGG (Vorbis, Opus) or MP3; the content decides, not the suffix.
+
+    Floating-point samples beyond [-1, 1] are divided by their peak.
+
+    Args:
+        source: a path, or the bytes of the file.
+        name: what errors call the file; by default its path.
+
+    Raises:
+        UnreadableFile: missing, empty, cut, damaged, of another type, of absurd size, without
+            audio frames, shorter than 0.1 s, silent, or with samples that are not finite.
+    """
+    content = load(source, name)
+    if content.kind.family != "sound":
+        raise UnreadableFile(
+            content.name, f"this is {content.kind.label}, not a sound", f"give {_FORMATS}"
+        )
+    if content.kind.format == "wav":
+        _check_wav(content)
+    if content.kind.format == "ogg":
+        _check_ogg(content)
+    samples, rate, subtype = _decode(content)
+    _check(content.name, samples, rate)
+    traits = _traits(content, samples, rate, subtype)
+    return Sound(samples / np.float32(max(1.0, traits["peak"])), rate, traits)
+
+
+def _check_wav(content: Content) -> None:
+    """Walk the chunks of a WAV: each must be all there (libsndfile would shorten it silently)."""
+    data, order = content.data, ">" if content.data[:4] == b"RIFX" else "<"
+    position = 12
+    while position + 8 <= len(data):
+        kind = data[position : position + 4]
+        (size,) = struct.unpack(f"{order}I", data[position + 4 : position + 8])
+        end = position + 8 + size
+        if kind == b"data" and (size in _UNKNOWN_SIZES or data[:4] == b"RF64"):
+            return
+        if kind in {b"data", b"fmt "} and end > len(data):
+            raise UnreadableFile(
+                content.name, f"WAV ends after {len(data):,} of {end:,} bytes", COPY_AGAIN
+            )
+        if kind == b"data":
+            return
+        position = end + size % 2
+    raise UnreadableFile(content.name, "WAV holds no audio frames", COPY_AGAIN)
+
+
+def _check_ogg(content: Content) -> None:
+    """Walk the pages of an OGG (RFC 3533): the last one must be all there."""
+    data, position = content.data, 0
+    while data[position : position + 4] == b"OggS":
+        n_segments = data[position + 26] if position + 26 < len(data) else 0
+        table = data[position + 27 : position + 27 + n_segments]
+        end = position + 27 + n_segments + sum(table)
+        if position + 27 > len(data) or len(table) < n_segments or end > len(data):
+            raise UnreadableFile(
+                content.name, f"OGG ends after {len(data):,} bytes inside a page", COPY_AGAIN
+            )
+        position = end
+
+
+def _decode(content: Content) -> tuple[npt.NDArray[np.float32], int, str]:
+    """Samples (channels, n) as stored, sample rate in Hz, and subtype."""
+    label = content.kind.format.upper()
+    # MP3 without one decodable frame fails at opening with a misleading message.
+    why = f"{label} is damaged or holds no audio frames"
+    with (
+        decoding(content.name, why),
+        quiet_stderr(),
+        soundfile.SoundFile(io.BytesIO(content.data)) as stream,
+    ):
+        rate, subtype, declared = stream.samplerate, stream.subtype, stream.frames
+        _check_declared(content.name, rate, stream.channels, declared)
+        # In blocks, so that a header that lies cannot make us allocate what it declares.
+        blocks = []
+        while len(block := stream.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            blocks.append(block)
+    n_frames = sum(len(block) for block in blocks)
+    if not n_frames:
+        raise UnreadableFile(content.name, f"{label} holds no audio frames", COPY_AGAIN)
+    if n_frames < declared - (_MP3_SLACK_FRAMES if content.kind.format == "mp3" else 0):
+        raise UnreadableFile(
+            content.name, f"{label} ends after {n_frames:,} of {declared:,} frames", COPY_AGAIN
+        )
+    return np.ascontiguousarray(np.concatenate(blocks).T), int(rate), str(subtype)
+
+
+def _check_declared(name: str, rate: int, channels: int, frames: int) -> None:
+    """Refuse headers that no recording has."""
+    if not _MIN_RATE_HZ <= rate <= _MAX_RATE_HZ:
+        raise UnreadableFile(name, f"declares {rate:,} samples per second", COPY_AGAIN)
+    if channels * frames > MAX_SAMPLES:
+        raise UnreadableFile(
+            name,
+            f"declares {frames:,} frames of {channels} channels, which no cough recording has",
+            "cut the recording, or mend its header (write it again with `sox` or `ffmpeg`)",
+        )
+
+
+def _check(name: str, samples: npt.NDArray[np.float32], rate: int) -> None:
+    duration_s = samples.shape[1] / rate
+    if duration_s < MIN_DURATION_S:
+        raise UnreadableFile(
+            name,
+            f"lasts {duration_s:.3f} s, less than {MIN_DURATION_S} s",
+            "give the whole recording",
+        )
+    bad = int(samples.size - np.isfinite(samples).sum())
+    if bad:
+        raise UnreadableFile(
+            name, f"{bad:,} of {samples.size:,} samples are NaN or infinite", "export it again"
+        )
+    # A constant offset is no sound.
+    spread = float((samples.max(axis=1) - samples.min(axis=1)).max()) / 2
+    if spread < _SILENT_PEAK:
+        raise UnreadableFile(name, "is silent", "record again, or leave it out")
+
+
+def _traits(
+    content: Content, samples: npt.NDArray[np.float32], rate: int, subtype: str
+) -> dict[str, Any]:
+    channels, n_samples = samples.shape
+    mono = samples.mean(axis=0)
+    magnitude = np.abs(samples)
+    peak = float(magnitude.max())
+    return {
+        "format": content.kind.format,
+        "subtype": subtype.lower(),
+        "bytes": len(content.data),
+        "sample_rate_hz": rate,
+        "channels": channels,
+        "duration_s": n_samples / rate,
+        "bits_per_second": 8.0 * len(content.data) * rate / n_samples,
+        "peak": peak,
+        "clipped_fraction": float((magnitude >= _CLIPPED).mean()),
+        "silent_fraction": _silent_fraction(mono, rate),
+        "bandwidth_hz": _bandwidth_hz(mono, rate),
+    }
+
+
+def _silent_fraction(mono: npt.NDArray[np.float32], rate: int) -> float:
+    """Share of 20 ms blocks whose RMS, offset removed, is below -60 dB of full scale."""
+    length = max(1, round(_LEVEL_S * rate))
+    blocks = (mono[: len(mono) // length * length] - mono.mean()).reshape(-1, length)
+    rms = np.sqrt(np.square(blocks, dtype=np.float64).mean(axis=1))
+    return float((rms < _SILENT_RMS).mean())
+
+
+def _bandwidth_hz(mono: npt.NDArray[np.float32], rate: int) -> float:
+    """Frequency below which 99 % of the power lies (spectral roll-off of the mean spectrum)."""
+    length = min(_SPECTRUM_SAMPLES, len(mono))
+    n_blocks = len(mono) // length
+    # Evenly spaced blocks are enough for an average, and bound the cost of a long recording.
+    chosen = np.linspace(0, n_blocks - 1, min(n_blocks, _SPECTRUM_BLOCKS)).round().astype(int)
+    blocks = mono[: n_blocks * length].reshape(n_blocks, length)[chosen] - mono.mean()
+    power = np.square(np.abs(np.fft.rfft(blocks * np.hanning(length), axis=1))).sum(axis=0)
+    cumulative = np.cumsum(power)
+    if cumulative[-1] == 0.0:
+        return 0.0
+    return float(np.searchsorted(cumulative, _ROLLOFF * cumulative[-1]) * rate / length)

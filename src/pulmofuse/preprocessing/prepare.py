@@ -1,0 +1,80 @@
+"""One file to instances: the only way from a file to a model, in training and everywhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pulmofuse.config import CoughPreprocessing, CtPreprocessing, CxrPreprocessing
+from pulmofuse.io import read_image, read_sound
+from pulmofuse.preprocessing.coughs import prepare_cough, window_samples
+from pulmofuse.preprocessing.images import prepare_ct, prepare_cxr
+from pulmofuse.schema import Modality
+
+PreprocessingConfig = CtPreprocessing | CxrPreprocessing | CoughPreprocessing
+
+#: Raise it with any change that alters instances or traits: caches of older versions are made anew.
+PREPROCESSING_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One file, ready for a model.
+
+    Attributes:
+        instances: uint8 (n, size, size) for images, int16 (n, samples) for coughs; n >= 1.
+        traits: what io saw (JSON values).
+    """
+
+    instances: npt.NDArray[Any]
+    traits: dict[str, Any]
+
+
+def prepare(
+    source: Path | bytes,
+    modality: Modality,
+    config: PreprocessingConfig,
+    name: str | None = None,
+) -> Prepared:
+    """Read a file and normalise it to instances.
+
+    Args:
+        source: a path, or the bytes of the file.
+        modality: what was recorded.
+        config: the preprocessing of that modality.
+        name: what errors call the file; by default its path.
+
+    Raises:
+        UnreadableFile: the file cannot be used; see `pulmofuse.io`.
+        TypeError: the configuration belongs to another modality.
+    """
+    label = name or ("data in memory" if isinstance(source, bytes) else str(source))
+    match modality, config:
+        case Modality.CT, CtPreprocessing():
+            image = read_image(source, label)
+            return Prepared(prepare_ct(image, config), image.traits)
+        case Modality.CXR, CxrPreprocessing():
+            image = read_image(source, label)
+            return Prepared(prepare_cxr(image, config, label), image.traits)
+        case Modality.COUGH, CoughPreprocessing():
+            sound = read_sound(source, label)
+            return Prepared(prepare_cough(sound, config, label), sound.traits)
+    raise TypeError(f"{type(config).__name__} does not belong to {modality}")
+
+
+def instance_shape(modality: Modality, config: PreprocessingConfig) -> tuple[int, ...]:
+    """Shape of one instance: (size, size) or (samples,)."""
+    if isinstance(config, CoughPreprocessing) != (modality is Modality.COUGH):
+        raise TypeError(f"{type(config).__name__} does not belong to {modality}")
+    if isinstance(config, CoughPreprocessing):
+        return (window_samples(config),)
+    return (config.size, config.size)
+
+
+def instance_dtype(modality: Modality) -> np.dtype[Any]:
+    """Type of stored instances: uint8 for images, int16 for coughs."""
+    return np.dtype(np.int16 if modality is Modality.COUGH else np.uint8)
