@@ -7,27 +7,29 @@ An unknown key is an error that names the line and the nearest right key.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pulmofuse.errors import ConfigError
 from pulmofuse.schema import Label, Modality
+from pulmofuse.yamltree import apply_override, explain, read_yaml
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Text = Annotated[str, Field(min_length=1)]
+ClassName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 
 class _Node(BaseModel):
-    """A part of the tree: frozen, and closed to unknown keys."""
+    """A part of the tree: frozen, closed to unknown keys, and without infinite numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Target(_Node):
@@ -37,7 +39,7 @@ class Target(_Node):
     labels of the data sets to them; a record whose label is not in it is left out and counted.
     """
 
-    classes: Annotated[tuple[str, ...], Field(min_length=2)] = ("not_covid19", "covid19")
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2)] = ("not_covid19", "covid19")
     positive: str | None = "covid19"
     mapping: dict[Label, str] = Field(
         default_factory=lambda: {
@@ -55,6 +57,9 @@ class Target(_Node):
     def _consistent(self) -> Target:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("a class is named twice in classes")
+        if any(name.startswith("raw_") for name in self.classes):
+            # Its column p_raw_… would be taken for the uncalibrated column of another class.
+            raise ValueError("a class must not be named raw_…")
         strangers = sorted(set(self.mapping.values()) - set(self.classes))
         if strangers:
             raise ValueError(f"mapping names {', '.join(strangers)}, which classes does not")
@@ -71,8 +76,8 @@ class Target(_Node):
 class SourceConfig(_Node):
     """One data set: its name in `sources.SOURCES` and its folder below the data root."""
 
-    name: str
-    root: str = "."
+    name: Text
+    root: Text = "."
 
 
 class SplitConfig(_Node):
@@ -129,6 +134,9 @@ class CoughPreprocessing(_Node):
     def _band(self) -> CoughPreprocessing:
         if not self.f_min_hz < self.f_max_hz <= self.sample_rate_hz / 2:
             raise ValueError("need f_min_hz < f_max_hz <= sample_rate_hz / 2")
+        # The short-time Fourier transform mirrors half a frame at either end of the window.
+        if self.duration_s * self.sample_rate_hz <= self.n_fft:
+            raise ValueError("duration_s must hold more samples than n_fft")
         if self.win_length > self.n_fft:
             raise ValueError("win_length must not exceed n_fft")
         if self.n_mfcc > self.n_mels:
@@ -156,9 +164,15 @@ class CoughAugmentation(_Node):
 
     time_shift: Fraction = 0.2
     gain_db: Annotated[float, Field(ge=0.0)] = 6.0
-    noise_snr_db: Annotated[tuple[float, float], Field()] | None = (15.0, 40.0)
+    noise_snr_db: tuple[float, float] | None = (15.0, 40.0)
     time_mask: Fraction = 0.15
     frequency_mask: Fraction = 0.15
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CoughAugmentation:
+        if self.noise_snr_db is not None and self.noise_snr_db[0] > self.noise_snr_db[1]:
+            raise ValueError("noise_snr_db must give the lower bound first")
+        return self
 
 
 class ImageModelConfig(_Node):
@@ -260,6 +274,12 @@ class FusionConfig(_Node):
     dependence_weight: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     feature: FusionTraining | None = FusionTraining()
 
+    @model_validator(mode="after")
+    def _each_rule_once(self) -> FusionConfig:
+        if len(set(self.rules)) != len(self.rules):
+            raise ValueError("a rule is named twice in rules")
+        return self
+
 
 class EvaluationConfig(_Node):
     """Statistics of the report. `threshold`: how the operating point of two classes is set."""
@@ -273,8 +293,8 @@ class EvaluationConfig(_Node):
 class StudyConfig(_Node):
     """A whole study."""
 
-    name: str
-    question: str
+    name: Text
+    question: Text
     seed: Seed = 17
     target: Target = Target()
     sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
@@ -317,103 +337,15 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
 
 def parse_config(text: str, overrides: Sequence[str] = (), name: str = "study") -> StudyConfig:
     """Build a study configuration from YAML text; see `load_config`."""
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(name, f"not valid YAML: {error}", "mend the YAML") from None
+    node, tree = read_yaml(text, name)
     if not isinstance(tree, dict):
         raise ConfigError(name, "is not a mapping of keys to values", "see docs/configuration.md")
     for override in overrides:
-        _apply_override(tree, override)
+        apply_override(tree, override)
     try:
         return StudyConfig.model_validate(tree)
     except ValidationError as error:
-        raise _explain(error, node, name) from None
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    """Set one "a.b=value" in a tree of plain dicts, in place."""
-    path, equals, value = override.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise ConfigError(
-            f"--set {override}", "is not KEY=VALUE", "write --set ct.training.epochs=5"
-        )
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}", "the value is not YAML", "quote the value") from None
-    here = tree
-    for key in keys[:-1]:
-        below = here.setdefault(key, {})
-        if not isinstance(below, dict):
-            raise ConfigError(
-                f"--set {override}", f"{key} holds a value, not keys", "name an existing key"
-            )
-        here = below
-    here[keys[-1]] = parsed
-
-
-def _explain(error: ValidationError, node: yaml.Node | None, name: str) -> ConfigError:
-    """Turn the first fault that pydantic found into one line with a place and a remedy."""
-    fault = error.errors()[0]
-    location = fault["loc"]
-    line = _line_of(node, location)
-    where = f"{name}, line {line}" if line else name
-    dotted = ".".join(str(part) for part in location)
-    if fault["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        nearest = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-        remedy = (
-            f"the nearest key is {nearest[0]!r}" if nearest else f"known keys: {', '.join(known)}"
-        )
-        return ConfigError(where, f"unknown key {dotted!r}", remedy)
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    given = "" if fault["type"] in {"missing", "value_error"} else f" (given: {fault['input']!r})"
-    return ConfigError(where, f"{dotted or 'study'}: {message}{given}", "mend this value")
-
-
-def _line_of(node: yaml.Node | None, location: Sequence[int | str]) -> int | None:
-    """Line (from 1) of the deepest part of `location` that stands in the YAML text."""
-    line: int | None = None
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            if part >= len(node.value):
-                break
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
-
-
-def _known_keys(location: Sequence[int | str]) -> list[str]:
-    """Keys that the model at `location` knows."""
-    models: list[type[BaseModel]] = [StudyConfig]
-    for part in location:
-        if isinstance(part, int):
-            continue
-        models = [
-            below
-            for model in models
-            if part in model.model_fields
-            for below in _models_in(model.model_fields[part].annotation)
-        ]
-    return [key for model in models for key in model.model_fields]
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Every configuration model that a type annotation mentions."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in getattr(annotation, "__args__", ()):
-        yield from _models_in(argument)
+        raise explain(error, StudyConfig, node, overrides, name) from None
 
 
 def dump_config(config: StudyConfig) -> str:

@@ -6,19 +6,23 @@ from pathlib import Path
 
 
 class PulmofuseError(Exception):
-    """Base of every error that Pulmofuse raises on purpose.
+    """Base of every error that Pulmofuse raises on purpose; `str()` of it is one line.
 
     Args:
         what: the file, record or setting concerned.
-        why: the reason, in plain words.
-        remedy: what the user can do about it.
+        why: the reason, in plain words, without a full stop.
+        remedy: what the user can do about it, without a full stop.
     """
 
     def __init__(self, what: str | Path, why: str, remedy: str) -> None:
-        super().__init__(f"{what}: {why}. {remedy[:1].upper()}{remedy[1:]}.")
-        self.what = str(what)
-        self.why = why
-        self.remedy = remedy
+        self.what = _one_line(str(what))
+        self.why = _one_line(why)
+        self.remedy = _one_line(remedy)
+        super().__init__(f"{self.what}: {self.why}. {self.remedy[:1].upper()}{self.remedy[1:]}.")
+
+    def __reduce__(self) -> tuple[type[PulmofuseError], tuple[str, str, str]]:
+        """Rebuild from the three parts; worker processes send their errors home this way."""
+        return type(self), (self.what, self.why, self.remedy)
 
 
 class UnreadableFile(PulmofuseError):
@@ -55,3 +59,8 @@ class StudyError(PulmofuseError):
 
 class LeakageFound(PulmofuseError):
     """The audit found the same patient or the same content on both sides of a split."""
+
+
+def _one_line(text: str) -> str:
+    """The text without line breaks and closing full stops; libraries' messages have both."""
+    return " ".join(text.split()).rstrip(".")

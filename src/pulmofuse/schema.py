@@ -6,11 +6,14 @@ from there on. Paths in it are relative to a data root, so that a manifest can b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pulmofuse.errors import ManifestError
@@ -92,6 +95,14 @@ MANIFEST_COLUMNS: tuple[str, ...] = (
 
 _OPTIONAL_COLUMNS = ("site", "split", "age", "sex", "view", "series_id", "traits")
 
+_OLDEST_YEARS = 130
+
+#: What people and spreadsheets write for a truth value.
+_FLAGS: dict[object, bool] = {
+    "true": True, "yes": True, "1": True, "1.0": True,
+    "false": False, "no": False, "0": False, "0.0": False,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Exclusion:
@@ -127,14 +138,20 @@ def subset_name(modalities: Iterable[Modality | str]) -> str:
 
 
 def manifest_frame(rows: Iterable[dict[str, object]]) -> pd.DataFrame:
-    """A manifest table from row dictionaries; absent optional columns are null."""
+    """A manifest table from row dictionaries; absent optional columns are null.
+
+    An age that is not a number becomes null (data sets write "unknown" or "45+"); a
+    `patient_known` that is no truth value stays as it is, for `check_manifest` to refuse.
+    """
     frame = pd.DataFrame(list(rows))
     for column in MANIFEST_COLUMNS:
         if column not in frame:
             frame[column] = None
     frame = frame[list(MANIFEST_COLUMNS)]
     if len(frame):
-        frame["patient_known"] = frame["patient_known"].astype(bool)
+        # `bool("no")` is true, and so is `bool(nan)`: each value is looked up, never cast.
+        flags = frame["patient_known"].map(lambda flag: _FLAGS.get(str(flag).lower(), flag))
+        frame["patient_known"] = flags.infer_objects()
     frame["age"] = pd.to_numeric(frame["age"], errors="coerce").astype("float64")
     for column in ("site", "split", "sex", "view", "series_id", "traits"):
         values = frame[column].astype(object)
@@ -146,66 +163,115 @@ def check_manifest(frame: pd.DataFrame, name: str | Path = "manifest") -> pd.Dat
     """Check a manifest against the contract and return it with columns in order.
 
     Args:
-        frame: one row per file.
+        frame: one row per file; columns that the manifest does not know are left out.
         name: what to call the table in the error.
 
     Raises:
-        ManifestError: a column is missing, a value is outside its set, a `record_id` stands
-            twice, or a `patient_id` belongs to two sources. The first offending rows are named.
+        ManifestError: a column is missing or misspelt, a value is outside its set, a `record_id`
+            stands twice, or a `patient_id` belongs to two sources. The first offending row is
+            named, counted from 1.
     """
     # Pandera costs a second to import, and `--help` must not pay it.
-    import pandera.pandas as pa
+    import pandera.errors
 
-    missing = [c for c in MANIFEST_COLUMNS if c not in frame and c not in _OPTIONAL_COLUMNS]
+    _check_columns(frame, name)
+    ages = frame["age"] if "age" in frame else pd.Series(dtype=float)
+    frame = manifest_frame(frame.to_dict("records"))  # type: ignore[arg-type]
+    if frame.empty:
+        return frame
+    for row, (given, age) in enumerate(zip(ages, frame["age"], strict=False)):
+        if pd.notna(given) and pd.isna(age):
+            raise _row_error(name, "age", row, f"{given!r} is not a number of years")
+    for row, flag in enumerate(frame["patient_known"]):
+        if not isinstance(flag, bool | np.bool_):
+            raise _row_error(name, "patient_known", row, f"{flag!r} is neither true nor false")
+    try:
+        checked: pd.DataFrame = _manifest_schema().validate(frame, lazy=True)
+    except pandera.errors.SchemaErrors as error:
+        cases = error.failure_cases
+        first = cases.sort_values("index", kind="stable").iloc[0]
+        value, check = first["failure_case"], str(first["check"])
+        given = "null" if pd.isna(value) else repr(value) if isinstance(value, str) else str(value)
+        why = f"{given} {_EXPLANATIONS.get(check, check)}"
+        if len(cases) > 1:
+            why += f" ({len(cases)} faults in all)"
+        raise _row_error(name, first["column"], int(first["index"]), why) from None
+    sources = checked.groupby("patient_id")["source"].transform("nunique")
+    if (sources > 1).any():
+        row = int((sources > 1).to_numpy().argmax())
+        patient = checked["patient_id"].iloc[row]
+        why = f"{patient!r} belongs to two sources; prefix it with the source"
+        raise _row_error(name, "patient_id", row, why)
+    return checked
+
+
+#: Pandera's names of checks, in words that follow the value.
+_EXPLANATIONS = {
+    "field_uniqueness": "stands twice",
+    "not_nullable": "is not allowed",
+    "dtype('str')": "is not text",
+    "dtype('string[pyarrow]')": "is not text",
+}
+
+
+def _check_columns(frame: pd.DataFrame, name: str | Path) -> None:
+    """Refuse a table without a needed column, or with a misspelt one."""
+    absent = [column for column in MANIFEST_COLUMNS if column not in frame]
+    for column in frame.columns:
+        # Left out silently, a column "splits" would let the official split be drawn anew.
+        nearest = difflib.get_close_matches(str(column).strip().lower(), absent, n=1, cutoff=0.8)
+        if column not in MANIFEST_COLUMNS and nearest:
+            why, remedy = f"unknown column {column!r}", f"the nearest column is {nearest[0]!r}"
+            raise ManifestError(name, why, remedy)
+    missing = [column for column in absent if column not in _OPTIONAL_COLUMNS]
     if missing:
         raise ManifestError(
             name,
             f"column {', '.join(missing)} is missing",
             f"a manifest has the columns {', '.join(MANIFEST_COLUMNS)}",
         )
-    frame = manifest_frame(frame.to_dict("records"))  # type: ignore[arg-type]
-    text = pa.Check.str_length(min_value=1)
-    one_source = pa.Check(
-        lambda table: table.groupby("patient_id")["source"].transform("nunique") == 1,
-        error="a patient_id must belong to one source (prefix it with the source)",
-    )
+
+
+def _row_error(name: str | Path, column: str, row: int, why: str) -> ManifestError:
+    """The error of one cell; `row` counts from 0, the person from 1."""
+    remedy = "mend the table, or make it again with `pulmofuse data scan`"
+    return ManifestError(name, f"{column} in row {row + 1}: {why}", remedy)
+
+
+def _manifest_schema() -> Any:
+    """The manifest's contract as a pandera schema."""
+    import pandera.pandas as pa
+
+    def one_of(names: Iterable[str]) -> pa.Check:
+        listed = list(names)
+        return pa.Check.isin(listed, error=f"is not one of {', '.join(listed)}")
+
+    text = pa.Check.str_length(min_value=1, error="is empty")
     # An absolute path would tie the manifest to one machine, and ".." would leave the data root.
     inside_root = pa.Check(
-        lambda paths: ~paths.str.match(r"^([A-Za-z]:)?[/\\]|(.*[/\\])?\.\.([/\\]|$)"),
-        error="a path must be relative and must not contain '..'",
+        lambda paths: ~paths.str.match(r"(?s)([A-Za-z]:)?[/\\]|(.*[/\\])?\.\.([/\\]|$)"),
+        error="leaves the data root; a path is relative to it and has no '..'",
     )
-    schema = pa.DataFrameSchema(
+    is_text = pa.Check(lambda value: isinstance(value, str), element_wise=True, error="is not text")
+    years = pa.Check.in_range(0, _OLDEST_YEARS, error=f"is not in 0 to {_OLDEST_YEARS} years")
+    return pa.DataFrameSchema(
         {
             "record_id": pa.Column(str, text, unique=True),
             "patient_id": pa.Column(str, text),
             "patient_known": pa.Column(bool),
-            "modality": pa.Column(str, pa.Check.isin([m.value for m in Modality])),
+            "modality": pa.Column(str, one_of(Modality)),
             "path": pa.Column(str, [text, inside_root]),
-            "label": pa.Column(str, pa.Check.isin([label.value for label in Label])),
+            "label": pa.Column(str, one_of(Label)),
             "source": pa.Column(str, text),
-            "site": pa.Column(object, nullable=True),
-            "split": pa.Column(object, pa.Check.isin([s.value for s in Split]), nullable=True),
-            "age": pa.Column(float, pa.Check.in_range(0, 130), nullable=True),
-            "sex": pa.Column(object, pa.Check.isin(["F", "M", "O"]), nullable=True),
-            "view": pa.Column(object, nullable=True),
-            "series_id": pa.Column(object, nullable=True),
-            "traits": pa.Column(object, nullable=True),
-        },
-        checks=one_source,
+            "site": pa.Column(object, is_text, nullable=True),
+            "split": pa.Column(object, one_of(Split), nullable=True),
+            "age": pa.Column(float, years, nullable=True),
+            "sex": pa.Column(object, one_of(("F", "M", "O")), nullable=True),
+            "view": pa.Column(object, is_text, nullable=True),
+            "series_id": pa.Column(object, is_text, nullable=True),
+            "traits": pa.Column(object, is_text, nullable=True),
+        }
     )
-    if frame.empty:
-        return frame
-    try:
-        return schema.validate(frame, lazy=True)
-    except pa.errors.SchemaErrors as error:
-        first = error.failure_cases.iloc[0]
-        row = "" if pd.isna(first["index"]) else f" in row {first['index']}"
-        raise ManifestError(
-            name,
-            f"{first['column'] or 'table'}{row}: {first['failure_case']!r} fails {first['check']}"
-            f" ({len(error.failure_cases)} faults in all)",
-            "mend these rows, or make the manifest again with `pulmofuse data scan`",
-        ) from None
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
@@ -215,11 +281,17 @@ def read_manifest(path: Path) -> pd.DataFrame:
         ManifestError: the file cannot be read or breaks the contract.
     """
     try:
-        frame = pd.read_csv(path) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
+        frame = _read_csv(path) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
     except (OSError, ValueError) as error:
         why = "no such file" if not path.exists() else f"not a Parquet or CSV table ({error})"
         raise ManifestError(path, why, "make one with `pulmofuse data scan`") from None
     return check_manifest(frame, path)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """A CSV table as text, so that a patient 0012 does not become the number 12."""
+    # utf-8-sig: Excel writes a byte order mark, which would become part of the first column.
+    return pd.read_csv(path, dtype=str, encoding="utf-8-sig")
 
 
 def write_manifest(path: Path, frame: pd.DataFrame) -> None:
@@ -227,6 +299,12 @@ def write_manifest(path: Path, frame: pd.DataFrame) -> None:
     checked = check_manifest(frame, path)
     with atomic_path(path) as temporary:
         checked.to_parquet(temporary, index=False)
+
+
+def iterate(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Rows of a table as dictionaries, one after the other."""
+    for row in frame.to_dict("records"):
+        yield {str(name): value for name, value in row.items()}
 
 
 def class_columns(classes: Iterable[str], *, raw: bool = False) -> list[str]:
