@@ -1,0 +1,133 @@
+"""Are there enough patients to learn from, and enough to show a difference?"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import pandas as pd
+
+from pulmofuse.curation.check import Check, Verdict, counted, grade, two_digits
+from pulmofuse.schema import Split
+
+#: With fewer patients of a class in a split, one of them moves recall by more than a tenth.
+MIN_PATIENTS = 10
+
+#: Warn if the test set cannot show an AUC difference of a tenth: published gains of fusion over
+#: the best modality are mostly smaller.
+MAX_DIFFERENCE = 0.10
+
+#: AUC that the smaller of two models is supposed to have: between matched cough (.62) and
+#: CT inside one data set (.94), see the figures in the design.
+_BASE_AUC = 0.80
+
+#: Correlation of the two models' AUCs on the same patients; moderate in the tables of Hanley &
+#: McNeil 1983, and 0 would be two independent test sets.
+_CORRELATION = 0.5
+
+#: Conventional two-sided level and power (Cohen 1988).
+_ALPHA, _POWER = 0.05, 0.80
+
+
+def auc_standard_error(auc: float, n_positive: int, n_negative: int) -> float:
+    """Standard error of an AUC (Hanley & McNeil 1982, with exponential score distributions)."""
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    variance = (
+        auc * (1 - auc) + (n_positive - 1) * (q1 - auc**2) + (n_negative - 1) * (q2 - auc**2)
+    ) / (n_positive * n_negative)
+    return math.sqrt(max(variance, 0.0))
+
+
+def smallest_difference(n_positive: int, n_negative: int) -> float | None:
+    """Smallest AUC difference of two models that a test set shows with 80 % power at alpha .05.
+
+    Both models predict the same patients (Hanley & McNeil 1983), the lesser has AUC .80 and the
+    AUCs correlate at .5.
+
+    Args:
+        n_positive: patients of the class.
+        n_negative: the other patients.
+
+    Returns:
+        The difference in (0, .20], or None if even a perfect model would not be told apart.
+    """
+    if min(n_positive, n_negative) < 1:
+        return None
+    from scipy.optimize import brentq
+
+    z_alpha = NormalDist().inv_cdf(1 - _ALPHA / 2)
+    z_power = NormalDist().inv_cdf(_POWER)
+    base = auc_standard_error(_BASE_AUC, n_positive, n_negative)
+
+    def spare(difference: float) -> float:
+        """Difference less what chance needs; 0 at the smallest difference."""
+        other = auc_standard_error(_BASE_AUC + difference, n_positive, n_negative)
+        null = base * math.sqrt(2 * (1 - _CORRELATION))
+        alternative = math.sqrt(base**2 + other**2 - 2 * _CORRELATION * base * other)
+        return difference - z_alpha * null - z_power * alternative
+
+    largest = 1 - _BASE_AUC
+    return float(brentq(spare, 0.0, largest)) if spare(largest) > 0 else None
+
+
+def power(records: pd.DataFrame, modality: str) -> Check:
+    """Smallest AUC difference that the test patients of one modality can show.
+
+    Args:
+        records: patient_id, split, y_true of one modality.
+        modality: its name.
+    """
+    test = records[records["split"] == Split.TEST]
+    n_patients = test["patient_id"].nunique()
+    counts = test.groupby("y_true")["patient_id"].nunique()
+    remedy = "add test patients, or report the interval and claim no difference"
+    if len(counts) < 2:
+        detail = (
+            f"The {modality} test split does not hold patients of two classes, so no difference"
+            " between models can be shown on it."
+        )
+        return Check("power", "warn", None, None, None, detail, remedy, modality)
+    differences = [smallest_difference(int(n), n_patients - int(n)) for n in counts]
+    shown = [d for d in differences if d is not None]
+    people = f"The {counted(n_patients, 'test patient')} of {modality}"
+    if len(shown) < len(differences):
+        detail = (
+            f"{people} are too few: a model of AUC {two_digits(_BASE_AUC)} could not be told from"
+            f" a perfect one with {_POWER:.0%} power."
+        )
+        return Check("power", "warn", None, None, None, detail, remedy, modality)
+    value = max(shown)
+    detail = (
+        f"{people} can show an AUC difference of {two_digits(value)} or more"
+        f" ({_POWER:.0%} power at alpha {two_digits(_ALPHA)}, for two models of about"
+        f" {two_digits(_BASE_AUC)}); smaller ones may be chance."
+    )
+    verdict = grade(value, MAX_DIFFERENCE)
+    advice = "" if verdict == "pass" else remedy
+    return Check("power", verdict, value, None, None, detail, advice, modality)
+
+
+def support(records: pd.DataFrame, modality: str, classes: list[str]) -> Check:
+    """Patients per class and split of one modality.
+
+    Args:
+        records: patient_id, split, y_true of one modality.
+        modality: its name.
+        classes: of the study.
+    """
+    split = records["split"].where(records["split"].notna(), "no split").astype(str)
+    counts = records.groupby([split, records["y_true"]])["patient_id"].nunique()
+    names = [s.value for s in Split] if records["split"].notna().any() else []
+    names += ["no split"] if (split == "no split").any() else []
+    table = {name: {c: int(counts.get((name, c), 0)) for c in classes} for name in names}
+    least, where, name = min((n, s, c) for s, row in table.items() for c, n in row.items())
+    written = "; ".join(
+        f"{s}: {', '.join(f'{n:,} {c}' for c, n in row.items())}" for s, row in table.items()
+    )
+    detail = f"Patients of {modality} - {written}."
+    if least >= MIN_PATIENTS:
+        return Check("support", "pass", float(least), None, None, detail, "", modality)
+    verdict: Verdict = "warn" if least else "fail"
+    detail += f" The fewest are {counted(least, 'patient')} of {name} ({where})."
+    remedy = f"add {modality} data of {name}, or leave the class out"
+    return Check("support", verdict, float(least), None, None, detail, remedy, modality)

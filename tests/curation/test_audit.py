@@ -1,0 +1,324 @@
+"""The audit: each check on data made to trip it, and on data made not to."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from pulmofuse.curation import Audit, audit
+from pulmofuse.curation.sample_size import auc_standard_error, smallest_difference
+from pulmofuse.schema import manifest_frame
+
+IDS = {
+    "leakage.patient",
+    "leakage.exact_duplicate",
+    "labels.contradiction",
+    "confounding.source",
+    "confounding.traits",
+    "confounding.demographics",
+    "power",
+    "support",
+}
+
+
+def _cohort(*modalities: str) -> pd.DataFrame:
+    """Two records of each of 100 patients; sources, traits, age and sex say nothing of class."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for modality in modalities:
+        for i in range(200):
+            patient = i // 2
+            source = rng.choice(["east", "west"]) if i % 2 == 0 else rows[-1]["source"]
+            traits = {"width": int(rng.integers(300, 600)), "format": str(rng.choice(["a", "b"]))}
+            rows.append(
+                {
+                    "record_id": f"{modality}{i}",
+                    "patient_id": f"{modality}-p{patient}",
+                    "patient_known": True,
+                    "modality": modality,
+                    "path": f"{modality}/{i}.png",
+                    "label": "covid19" if patient % 2 else "normal",
+                    "source": str(source),
+                    "split": ("train", "train", "val", "test")[patient // 2 % 4],
+                    "age": float(rng.integers(20, 80)),
+                    "sex": str(rng.choice(["F", "M"])),
+                    "traits": json.dumps(traits),
+                }
+            )
+    return manifest_frame(rows)
+
+
+@pytest.fixture
+def clean() -> pd.DataFrame:
+    return _cohort("ct")
+
+
+@pytest.fixture
+def plain(clean) -> pd.DataFrame:
+    """One source and nothing known of acquisition and patient: nothing to fit a forest to."""
+    return clean.assign(source="east", traits=None, age=np.nan, sex=None)
+
+
+@pytest.fixture
+def both() -> pd.DataFrame:
+    return _cohort("ct", "cough")
+
+
+def _audit(frame: pd.DataFrame, sha256: dict[int, str] | None = None) -> Audit:
+    hashes = pd.Series([f"{i:064x}" for i in range(len(frame))], index=frame.index)
+    for row, value in (sha256 or {}).items():
+        hashes.iloc[row] = value
+    return audit(frame, frame["label"], hashes, 5)
+
+
+def _checks(found: Audit, name: str, modality: str = ""):
+    return [c for c in found.checks if c.id == name and c.modality == modality]
+
+
+def test_clean_data_pass_every_check_of_leakage_labels_and_confounding(both) -> None:
+    found = _audit(both)
+    assert {check.id for check in found.checks} == IDS
+    bad = [c for c in found.checks if c.id not in {"power"} and c.verdict != "pass"]
+    assert not bad
+    for check in found.checks:
+        assert check.detail.endswith(".")
+        assert bool(check.remedy) == (check.verdict != "pass")
+        assert check.modality in {"", "ct", "cough"}
+
+
+def test_json_has_the_agreed_shape(clean) -> None:
+    tree = json.loads(json.dumps(_audit(clean).to_json(), allow_nan=False))
+    assert set(tree) == {"verdict", "checks"}
+    keys = ["id", "verdict", "value", "low", "high", "detail", "remedy", "modality"]
+    assert all(list(check) == keys for check in tree["checks"])
+
+
+def test_the_order_of_rows_does_not_matter(clean) -> None:
+    hashes = pd.Series(clean["record_id"].to_numpy(), index=clean.index)
+    order = clean.sample(frac=1, random_state=4).index
+    first = audit(clean, clean["label"], hashes, 5)
+    # target and sha256 are aligned by index, whatever their own order
+    assert audit(clean.loc[order], clean["label"], hashes, 5) == first
+
+
+def test_a_patient_in_two_splits_is_leakage(plain) -> None:
+    plain.loc[0, "split"], plain.loc[1, "split"] = "train", "test"
+    found = _audit(plain)
+    (check,) = _checks(found, "leakage.patient")
+    assert (check.verdict, check.value) == ("fail", 1.0)
+    assert "ct-p0 (test, train)" in check.detail
+    assert found.verdict == "fail"
+
+
+def test_unknown_patients_are_named_as_a_blind_spot(plain) -> None:
+    plain.loc[:99, "patient_known"] = False
+    (check,) = _checks(_audit(plain), "leakage.patient")
+    assert check.verdict == "pass"
+    assert "100 records of 200" in check.detail
+
+
+def test_identical_content_in_two_splits_is_leakage(plain) -> None:
+    plain.loc[[0, 8], "split"] = ["train", "test"]
+    (check,) = _checks(_audit(plain, {0: "same", 8: "same"}), "leakage.exact_duplicate")
+    assert (check.verdict, check.value) == ("fail", 1.0)
+    assert "ct/0.png and ct/8.png" in check.detail
+
+
+def test_identical_content_in_one_split_is_none(plain) -> None:
+    plain.loc[[0, 8], "split"] = ["train", "train"]
+    (check,) = _checks(_audit(plain, {0: "same", 8: "same"}), "leakage.exact_duplicate")
+    assert check.verdict == "pass"
+
+
+def test_unknown_hashes_are_not_duplicates_of_each_other(plain) -> None:
+    hashes = pd.Series(None, index=plain.index, dtype=object)
+    found = audit(plain, plain["label"], hashes, 5)
+    assert _checks(found, "leakage.exact_duplicate")[0].verdict == "pass"
+    assert _checks(found, "labels.contradiction")[0].verdict == "pass"
+
+
+def test_one_content_under_two_classes_fails(plain) -> None:
+    assert plain.loc[0, "label"] != plain.loc[2, "label"]
+    files, people = _checks(_audit(plain, {0: "same", 2: "same"}), "labels.contradiction")
+    assert (files.verdict, files.value, people.verdict) == ("fail", 1.0, "pass")
+    assert "ct/0.png and ct/2.png" in files.detail
+
+
+def test_one_patient_under_two_classes_warns(plain) -> None:
+    plain.loc[0, "label"] = "covid19"
+    files, people = _checks(_audit(plain), "labels.contradiction")
+    assert (files.verdict, people.verdict, people.value) == ("pass", "warn", 1.0)
+    assert "ct-p0 (covid19, normal)" in people.detail
+
+
+def test_sources_of_one_class_fail_and_are_named(both) -> None:
+    ct = both["modality"] == "ct"
+    both.loc[ct, "source"] = both.loc[ct, "label"].map({"normal": "nih", "covid19": "cohen"})
+    found = _audit(both)
+    (check,) = _checks(found, "confounding.source", "ct")
+    assert check.verdict == "fail"
+    assert check.value == pytest.approx(1.0)
+    assert "cohen (covid19), nih (normal)" in check.detail
+    assert _checks(found, "confounding.source", "cough")[0].verdict == "pass"
+
+
+def test_a_site_can_give_the_class_away_within_one_source(plain) -> None:
+    rng = np.random.default_rng(0)
+    telling = np.where(rng.random(len(plain)) < 0.85, plain["label"], "normal")
+    plain["site"] = telling
+    (check,) = _checks(_audit(plain), "confounding.source", "ct")
+    assert check.verdict in {"warn", "fail"}
+    assert check.low < check.value < check.high
+
+
+def test_one_source_and_site_tell_nothing(plain) -> None:
+    (check,) = _checks(_audit(plain), "confounding.source", "ct")
+    assert (check.verdict, check.value) == ("pass", 0.5)
+
+
+@pytest.mark.parametrize(("flips", "verdict"), [(0.02, "fail"), (0.2, "warn")])
+def test_the_trait_that_predicts_the_class_is_named(plain, flips: float, verdict: str) -> None:
+    rng = np.random.default_rng(1)
+    covid = (plain["label"] == "covid19").to_numpy()
+    fast = covid ^ (rng.random(len(plain)) < flips)
+    plain["traits"] = [
+        json.dumps({"sample_rate_hz": 48000 if f else 8000, "duration_s": rng.random(), "tag": [1]})
+        for f in fast
+    ]
+    (check,) = _checks(_audit(plain), "confounding.traits", "ct")
+    assert check.verdict == verdict
+    assert check.value == pytest.approx(roc_auc_score(covid, fast), abs=0.04)
+    assert check.low < check.value < check.high <= 1
+    assert "Most telling: sample_rate_hz alone tells normal from covid19: AUC" in check.detail
+
+
+def test_a_missing_trait_can_tell_too(plain) -> None:
+    plain["traits"] = [
+        json.dumps({"manufacturer": "acme"} if label == "covid19" else {"width": 5})
+        for label in plain["label"]
+    ]
+    (check,) = _checks(_audit(plain), "confounding.traits", "ct")
+    assert check.verdict == "fail"
+
+
+@pytest.mark.parametrize("traits", [None, "{}", "not json", "[1]", '{"width": 3}'])
+def test_no_traits_tell_nothing(plain, traits: str | None) -> None:
+    (check,) = _checks(_audit(plain.assign(traits=traits)), "confounding.traits", "ct")
+    assert (check.verdict, check.value) == ("pass", 0.5)
+
+
+def test_a_trait_shared_by_the_records_of_a_patient_is_not_predicted_from_themselves(plain) -> None:
+    """A unique number per patient would give everything away if folds were drawn by record."""
+    rng = np.random.default_rng(2)
+    number = {patient: rng.random() for patient in plain["patient_id"].unique()}
+    plain["traits"] = [json.dumps({"bytes": number[p]}) for p in plain["patient_id"]]
+    (check,) = _checks(_audit(plain), "confounding.traits", "ct")
+    assert check.verdict == "pass"
+
+
+def test_three_classes_are_macro_averaged(plain) -> None:
+    target = pd.Series(np.arange(len(plain)) // 2 % 3, index=plain.index).map(
+        {0: "normal", 1: "covid19", 2: "pneumonia"}
+    )
+    plain["traits"] = [json.dumps({"width": 300 if t == "covid19" else 200}) for t in target]
+    found = audit(plain, target, pd.Series(plain["record_id"], index=plain.index), 5)
+    (check,) = _checks(found, "confounding.traits", "ct")
+    # COVID-19 is told from the rest with AUC 1, each of the others with .75 at best.
+    assert check.value == pytest.approx((1 + 0.75 + 0.75) / 3, abs=0.05)
+    assert "tells the classes apart" in check.detail
+
+
+def test_age_that_predicts_the_class_is_found(plain) -> None:
+    plain["age"] = np.where(plain["label"] == "covid19", 60.0, 8.0)
+    (check,) = _checks(_audit(plain), "confounding.demographics", "ct")
+    assert check.verdict == "fail"
+
+
+def test_unknown_age_and_sex_are_said_to_be_unmeasured(plain) -> None:
+    found = _audit(plain)
+    (check,) = _checks(found, "confounding.demographics", "ct")
+    assert (check.verdict, check.value) == ("pass", None)
+    assert "not be measured" in check.detail
+
+
+def test_support_counts_patients_and_names_the_fewest(plain) -> None:
+    cell = (plain["label"] == "covid19") & (plain["split"] == "val")
+    few = plain[cell]["patient_id"].unique()[:2]
+    frame = plain[~cell | plain["patient_id"].isin(few)].reset_index(drop=True)
+    (check,) = _checks(_audit(frame), "support", "ct")
+    assert (check.verdict, check.value) == ("warn", 2.0)
+    assert "The fewest are 2 patients of covid19 (val)" in check.detail
+    (check,) = _checks(_audit(plain[~cell].reset_index(drop=True)), "support", "ct")
+    assert (check.verdict, check.value) == ("fail", 0.0)
+
+
+def test_a_manifest_without_splits_is_audited_too(plain) -> None:
+    found = _audit(plain.assign(split=None))
+    assert _checks(found, "leakage.patient")[0].verdict == "pass"
+    (check,) = _checks(found, "support", "ct")
+    assert check.value == 50.0
+    (check,) = _checks(found, "power", "ct")
+    assert (check.verdict, check.value) == ("warn", None)
+
+
+def test_records_without_a_class_are_left_out(both) -> None:
+    target = both["label"].where(both["modality"] == "ct")
+    found = audit(both, target, pd.Series(both["record_id"], index=both.index), 5)
+    assert {check.modality for check in found.checks} == {"", "ct"}
+
+
+def test_a_handful_of_records_is_no_crash(plain) -> None:
+    found = _audit(plain.iloc[[0, 2]].reset_index(drop=True))
+    (check,) = _checks(found, "confounding.traits", "ct")
+    assert check.value is None
+    (check,) = _checks(found, "support", "ct")
+    assert check.verdict == "fail"
+
+
+@pytest.mark.parametrize("n", [20, 50, 200])
+def test_standard_error_equals_that_of_simulated_exponential_scores(n: int) -> None:
+    rng = np.random.default_rng(n)
+    # P(X > Y) of exponentials with means 4 and 1 is 4 / 5.
+    aucs = [
+        (rng.exponential(4, size=(n, 1)) > rng.exponential(1, size=(1, n))).mean()
+        for _ in range(3000)
+    ]
+    assert auc_standard_error(0.8, n, n) == pytest.approx(np.std(aucs), rel=0.05)
+
+
+def test_power_agrees_with_a_simulation_of_its_definition() -> None:
+    n = 150
+    difference = smallest_difference(n, n)
+    assert difference is not None
+    null = auc_standard_error(0.8, n, n)
+    other = auc_standard_error(0.8 + difference, n, n)
+    rng = np.random.default_rng(6)
+    covariance = [[null**2, 0.5 * null * other], [0.5 * null * other, other**2]]
+    draws = rng.multivariate_normal([0.8, 0.8 + difference], covariance, size=100_000)
+    observed = draws[:, 1] - draws[:, 0]
+    # Tested against the spread under the null, where both have AUC .80: sd = null * sqrt(2 - 1).
+    shown = observed > 1.959964 * null
+    assert shown.mean() == pytest.approx(0.80, abs=0.01)
+
+
+@pytest.mark.parametrize("n", [20, 50, 100, 500, 5000])
+def test_more_patients_show_smaller_differences(n: int) -> None:
+    less, more = smallest_difference(n, n), smallest_difference(2 * n, 2 * n)
+    assert more is not None
+    assert more < (math.inf if less is None else less)
+
+
+def test_a_tiny_test_set_can_show_nothing(plain) -> None:
+    assert smallest_difference(3, 3) is None
+    assert smallest_difference(0, 10) is None
+    test = plain["split"] == "test"
+    few = plain[test].groupby("label").head(4)
+    frame = pd.concat([plain[~test], few]).reset_index(drop=True)
+    (check,) = _checks(_audit(frame), "power", "ct")
+    assert (check.verdict, check.value) == ("warn", None)
+    assert "too few" in check.detail
