@@ -1,0 +1,48 @@
+"""Pictures as text: what lets the report be one file that loads nothing."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+#: Above this an SVG costs more than its PNG in a page (one panel of curves is about 40 kB).
+_LARGEST_SVG_BYTES = 150_000
+_JPEG_QUALITY = 82
+
+
+def figure_uri(png: bytes, svg: bytes) -> str:
+    """A figure as a data URI: the SVG where it is small, otherwise the PNG."""
+    small = len(svg) <= _LARGEST_SVG_BYTES
+    return _uri("image/svg+xml", svg) if small else _uri("image/png", png)
+
+
+def thumbnail_uri(picture: Path, folder: Path, longest: int) -> str | None:
+    """A picture file as a small JPEG data URI.
+
+    Args:
+        picture: PNG or JPEG.
+        folder: the study folder; a picture outside it is not shown.
+        longest: pixels of the longer side; smaller pictures keep their size.
+
+    Returns:
+        The URI, or null if there is no such picture or it cannot be read.
+    """
+    if not picture.is_file() or not picture.resolve().is_relative_to(folder.resolve()):
+        return None
+    content = np.frombuffer(picture.read_bytes(), dtype=np.uint8)
+    pixels = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+    if pixels is None:
+        return None
+    scale = longest / max(pixels.shape[:2])
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    _, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return _uri("image/jpeg", jpeg.tobytes())
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,0 +1,110 @@
+"""Write the report of a study: figures, one HTML file, the model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from pulmofuse.config import dump_config
+from pulmofuse.files import write_text
+from pulmofuse.report import data_tables, names
+from pulmofuse.report.limits import check_title, limits, suspicions
+from pulmofuse.report.results import answer, headline, result_tables, site_table
+from pulmofuse.report.study_files import StudyFiles, read_study
+
+#: How a reader makes the same study again, from the file beside the report.
+_RERUN = "pulmofuse study config.resolved.yaml --data-root DATA --out FOLDER"
+
+
+def write_report(study_dir: Path) -> Path:
+    """Read the files of a study; write `figures/`, `report.html` and `model_card.md` into it.
+
+    The report is one file that loads nothing from anywhere. The same study gives the same bytes.
+
+    Args:
+        study_dir: the folder of a finished study (docs/decisions/0001-shape.md lists its files).
+
+    Returns:
+        Path of `report.html`.
+
+    Raises:
+        StudyError: `predictions.parquet` is missing, or a file is damaged.
+    """
+    # Matplotlib takes half a second to import, and `--help` must not pay it.
+    from pulmofuse.report.charts import draw_charts, truth_scores
+
+    study = read_study(study_dir)
+    charts = draw_charts(study, study_dir / "figures")
+    context = _context(study) | {
+        "charts": charts,
+        "truth": truth_scores(study, headline(study)),
+    }
+    environment = _environment()
+    page = environment.get_template("report.html.j2").render(context)
+    card = environment.get_template("model_card.md.j2").render(context)
+    path = study_dir / "report.html"
+    write_text(path, page)
+    write_text(study_dir / "model_card.md", card)
+    return path
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("pulmofuse.report"),
+        autoescape=select_autoescape(enabled_extensions=("html.j2",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": names.number,
+        "with_interval": names.with_interval,
+        "seconds": names.seconds_text,
+        "class_title": names.class_title,
+        "subset_title": names.subset_title,
+        "method_title": names.method_title,
+        "md": markdown_text,
+    }
+    return environment
+
+
+def markdown_text(text: object) -> str:
+    """Text that Markdown shows as it is: no markup, no HTML, no table break, one line."""
+    line = " ".join(str(text).split())
+    for sign in "\\`*_[]|#":
+        line = line.replace(sign, f"\\{sign}")
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _context(study: StudyFiles) -> dict[str, Any]:
+    head = headline(study)
+    per_patient, per_file = result_tables(study)
+    return {
+        "study": study,
+        "about": study.about,
+        "answer": answer(study),
+        "headline": head,
+        "suspicions": suspicions(study),
+        "limits": limits(study),
+        "checks": [(c, check_title(c)) for c in (study.audit.checks if study.audit else ())],
+        "metrics": names.METRICS,
+        "same_patients": len({score.n_patients for score in head.scores}) == 1,
+        "has_comparison": (study.folder / "comparison.csv").is_file(),
+        "per_patient": per_patient,
+        "per_file": per_file,
+        "sites": site_table(study),
+        "splits": data_tables.SPLITS,
+        "counts": data_tables.count_rows(study),
+        "sources": data_tables.source_rows(study),
+        "patients": data_tables.patient_rows(study),
+        "galleries": data_tables.galleries(study),
+        "explained": data_tables.explained(study),
+        "left_out": data_tables.left_out(study),
+        "config_text": dump_config(study.config) if study.config else "",
+        "confidence": study.config.evaluation.confidence if study.config else 0.95,
+        "fused_by": names.method_title(head.fused.method) if head.fused else "",
+        "colours": names.COLOURS,
+        "rerun": _RERUN,
+    }

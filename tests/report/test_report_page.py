@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pulmofuse.errors import StudyError
+from pulmofuse.report import write_report
+from tests.report.builder import make_study, write
+from tests.report.page import read_page
+
+SECTIONS = [
+    "answer", "question", "data", "examples", "split", "audit", "results", "curves", "confusion",
+    "training", "calibration", "sites", "explanations", "left-out", "limits", "reproducibility",
+]  # fmt: skip
+METRIC_KEYS = [
+    "roc_auc", "accuracy", "recall", "specificity", "precision", "f1", "average_precision", "brier",
+]  # fmt: skip
+OPTIONAL = [
+    "config.resolved.yaml", "manifest.parquet", "excluded.csv", "audit.json", "checkpoints",
+    "metrics.json", "examples", "explanations", "study.json",
+]  # fmt: skip
+LARGEST_PAGE_BYTES = 6_000_000
+
+
+@pytest.fixture(params=["two_class_study", "three_class_study"])
+def study(request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(request.param)
+
+
+def test_every_section_is_there_in_order_and_well_formed(study: Path) -> None:
+    page = read_page(study / "report.html")
+    assert [name for name in page.ids() if name in SECTIONS] == SECTIONS
+    assert len(page.ids()) == len(set(page.ids()))
+    assert page.unbalanced == []
+    assert dict(page.tags)["html"] == {"lang": "en"}
+    assert "This section is empty" not in " ".join(page.texts.values())
+
+
+def test_the_page_loads_nothing(study: Path) -> None:
+    text = (study / "report.html").read_text(encoding="utf-8")
+    page = read_page(study / "report.html")
+    assert len(text.encode()) < LARGEST_PAGE_BYTES
+    assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in page.tags}
+    assert "@import" not in text
+    assert "url(" not in text
+    sources = [value for _, a in page.tags for key, value in a.items() if key in {"src", "srcset"}]
+    assert sources
+    assert all(str(source).startswith("data:image/") for source in sources)
+    links = [str(a["href"]) for tag, a in page.tags if tag == "a"]
+    assert all(link.startswith("#") and link[1:] in page.ids() for link in links)
+
+
+def test_every_picture_says_what_it_shows(study: Path) -> None:
+    images = read_page(study / "report.html").images()
+    assert len(images) > 30
+    assert all(len(image["alt"] or "") > 10 for image in images)
+
+
+def test_results_table_shows_the_figures_of_metrics_json(study: Path) -> None:
+    metrics = pd.DataFrame(json.loads((study / "metrics.json").read_text()))
+    metrics = metrics[(metrics["split"] == "test") & (metrics["site"] == "")]
+    found = metrics.set_index(["subset", "method", "metric"])
+    table = read_page(study / "report.html").tables["Results per patient"][1:]
+    shown = {row[0]: row[1:] for row in table if row[1]}
+    rules = {"mean": "mean", "weighted mean": "weighted_mean", "log-odds": "log_odds",
+             "gated attention": "gated_attention", "alone": "unimodal"}  # fmt: skip
+    assert len(shown) == 3 + 4 * 4
+    for title, cells in shown.items():
+        subset, _, rule = title.rpartition(",")
+        key = subset.lower().replace(" ", "").strip(), rules[rule.strip()]
+        for name, cell in zip(METRIC_KEYS, cells[:-1], strict=True):
+            row = found.loc[(*key, name)]
+            digits = 3 if name == "brier" else 2
+            expected = [f"{row[column]:.{digits}f}" for column in ("value", "low", "high")]
+            assert re.findall(r"[\d.]+", cell) == expected
+        assert int(cells[-1]) == found.loc[(*key, "accuracy"), "n_patients"]
+
+
+def test_bold_is_the_best_of_each_column_as_displayed(two_class_study: Path) -> None:
+    html = (two_class_study / "report.html").read_text(encoding="utf-8")
+    body = html.split('aria-label="Results per patient"')[1].split("</table>")[0]
+    rows = re.findall(r"<tr.*?</tr>", body)
+    cells = [re.findall(r'<td class="num">(.*?)<span', row) for row in rows]
+    columns = list(zip(*(row for row in cells if len(row) == len(METRIC_KEYS)), strict=True))
+    for name, column in zip(METRIC_KEYS, columns, strict=True):
+        values = [float(re.sub(r"<.*?>", "", cell)) for cell in column]
+        best = min(values) if name == "brier" else max(values)
+        assert ["best" in cell for cell in column] == [value == best for value in values]
+
+
+def test_per_site_table_shows_every_site(two_class_study: Path) -> None:
+    table = read_page(two_class_study / "report.html").tables["Results per site"]
+    titles = " ".join(row[0] for row in table)
+    for site in ("medrxiv", "radiopaedia", "cohen", "nih", "call", "telegram"):
+        assert site in titles
+
+
+def test_answer_says_simulated_in_the_same_sentence(two_class_study: Path) -> None:
+    text = read_page(two_class_study / "report.html").texts["answer"]
+    sentence = next(part for part in text.split(". ") if "Fusion of" in part)
+    assert "CT, CXR and cough by log-odds" in sentence
+    assert "120 simulated test patients" in sentence
+    assert "not a clinical gain" in sentence
+    assert "Simulated patients." in text
+
+
+def test_answer_of_paired_patients_does_not_say_simulated(three_class_study: Path) -> None:
+    text = (three_class_study / "report.html").read_text(encoding="utf-8")
+    assert "on 120 truly paired test patients" in text
+    assert "simulated" not in text.lower()
+
+
+def test_research_banner_stands_first(study: Path) -> None:
+    body = (study / "report.html").read_text(encoding="utf-8").partition("<body>")[2]
+    assert body.lstrip().startswith('<div class="banner"')
+    assert "Research use only. Not a medical device." in body[:200]
+
+
+def test_truth_stands_beside_what_was_reached(three_class_study: Path) -> None:
+    truth = json.loads((three_class_study / "study.json").read_text())["truth"]
+    table = read_page(three_class_study / "report.html").tables["Reached and attainable AUC"][1:]
+    assert {row[0].lower().replace(" ", ""): row[2] for row in table} == {
+        subset: f"{auc:.2f}" for subset, auc in truth.items()
+    }
+
+
+def test_truth_is_left_out_of_real_data(two_class_study: Path) -> None:
+    assert "truth" not in read_page(two_class_study / "report.html").ids()
+    assert not (two_class_study / "figures" / "truth.png").exists()
+
+
+def test_left_out_files_are_counted_and_the_first_fifty_shown(two_class_study: Path) -> None:
+    page = read_page(two_class_study / "report.html")
+    reasons = page.tables["Left-out files by reason"][1:]
+    assert [row[2] for row in reasons] == ["61", "2"]
+    assert len(page.tables["Left-out files"][1:]) == 50
+
+
+def test_same_study_gives_the_same_bytes(two_class_study: Path, study_copy: Path) -> None:
+    write_report(study_copy)
+    made = [p.relative_to(study_copy) for p in study_copy.rglob("*") if p.is_file()]
+    assert Path("report.html") in made
+    for name in made:
+        assert (study_copy / name).read_bytes() == (two_class_study / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("name", "panels"),
+    [("two_class_study", {"roc", "precision_recall"}),
+     ("three_class_study", {"roc_1_normal", "roc_2_covid19", "roc_3_pneumonia",
+                            "precision_recall_2_covid19", "truth"})],
+)  # fmt: skip
+def test_every_figure_is_written_as_png_and_svg(
+    name: str, panels: set[str], request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(name) / "figures"
+    png, svg = ({p.stem for p in folder.glob(f"*.{kind}")} for kind in ("png", "svg"))
+    assert png == svg
+    parts = ("ct", "cxr", "cough")
+    assert png >= panels | {"forest", "confusion_ct_cxr_cough", "training_fusion"}
+    assert png >= {
+        f"{kind}_{m}" for kind in ("confusion", "training", "calibration") for m in parts
+    }
+
+
+def test_without_optional_files_each_section_says_why_it_is_empty(study_copy: Path) -> None:
+    for name in OPTIONAL:
+        path = study_copy / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    page = read_page(write_report(study_copy))
+    assert [name for name in page.ids() if name in SECTIONS] == SECTIONS
+    assert page.unbalanced == []
+    for section, name in [
+        ("data", "manifest.parquet"), ("data", "examples/index.json"), ("audit", "audit.json"),
+        ("results", "metrics.json"), ("training", "history.csv"), ("sites", "metrics.json"),
+        ("explanations", "explanations/index.json"), ("left-out", "excluded.csv"),
+        ("reproducibility", "study.json"), ("reproducibility", "config.resolved.yaml"),
+    ]:  # fmt: skip
+        assert name in page.texts[section], section
+    assert "There is no answer yet" in page.texts["answer"]
+    assert (study_copy / "figures" / "roc.svg").is_file(), "curves need the predictions only"
+
+
+def test_missing_predictions_are_an_error(study_copy: Path) -> None:
+    (study_copy / "predictions.parquet").unlink()
+    with pytest.raises(StudyError, match=r"predictions\.parquet: no such file"):
+        write_report(study_copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("metrics.json", b"{"), ("audit.json", b"\xff"), ("study.json", b""),
+     ("manifest.parquet", b"PAR1"), ("predictions.parquet", b"PAR1"),
+     ("explanations/index.json", b"[")],
+)  # fmt: skip
+def test_damaged_file_is_an_error_that_names_it(
+    study_copy: Path, name: str, content: bytes
+) -> None:
+    (study_copy / name).write_bytes(content)
+    with pytest.raises(StudyError, match=re.escape(name)):
+        write_report(study_copy)
+
+
+def test_lost_or_outside_picture_is_said_to_be_missing(study_copy: Path) -> None:
+    index = json.loads((study_copy / "examples" / "index.json").read_text())
+    outside = study_copy.parent / "outside.png"
+    shutil.copy(study_copy / "examples" / index[0]["image"], outside)
+    (study_copy / "examples" / index[1]["image"]).write_bytes(b"not a picture")
+    index[0]["image"] = "../../outside.png"
+    index[2]["image"] = "lost.png"
+    write(study_copy / "examples" / "index.json", index)
+    text = write_report(study_copy).read_text(encoding="utf-8")
+    assert text.count("picture missing") == 3
+
+
+HOSTILE = '<script>alert("1")</script>'
+
+
+def test_hostile_names_are_text(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "study", truth=False)
+    # Without a configuration the class names are those of the predictions, whatever they are.
+    (folder / "config.resolved.yaml").unlink()
+    for name in ("predictions.parquet", "manifest.parquet"):
+        frame = pd.read_parquet(folder / name).replace({"covid19": HOSTILE, "nih": HOSTILE})
+        renamed = {c: c.replace("_covid19", f"_{HOSTILE}") for c in frame if "not_covid19" not in c}
+        frame.rename(columns=renamed).to_parquet(folder / name, index=False)
+    excluded = pd.read_csv(folder / "excluded.csv")
+    excluded.loc[0, ["path", "reason"]] = [f"{HOSTILE}.png", "$\\frac{$ | `x` \n# heading"]
+    excluded.to_csv(folder / "excluded.csv", index=False)
+    for name, key in [
+        ("study.json", "name"),
+        ("study.json", "question"),
+        ("study.json", "split_hash"),
+    ]:
+        tree = json.loads((folder / name).read_text())
+        write(folder / name, tree | {key: f"{HOSTILE} $\\frac{{$"})
+    audit = json.loads((folder / "audit.json").read_text())
+    for check in audit["checks"]:
+        check |= {"detail": HOSTILE, "remedy": HOSTILE}
+    audit["checks"][0]["verdict"] = '"><img src=http://x>'
+    write(folder / "audit.json", audit)
+    entries = json.loads((folder / "explanations" / "index.json").read_text())
+    entries[0] |= {"record_id": HOSTILE, "y_true": '" onerror="x', "y_pred": HOSTILE}
+    write(folder / "explanations" / "index.json", entries)
+
+    page = read_page(write_report(folder))
+    card = (folder / "model_card.md").read_text(encoding="utf-8")
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert not [key for _, attributes in page.tags for key in attributes if key.startswith("on")]
+    assert all(str(a["src"]).startswith("data:") for a in page.images())
+    assert page.unbalanced == []
+    assert HOSTILE in page.texts["question"]
+    assert f"{HOSTILE}.png" in page.tables["Left-out files"][1][0]
+    assert "<script" not in card
+    assert "<img" not in card
+    drawn = [p.name for p in (folder / "figures").iterdir()]
+    assert all(re.fullmatch(r"[a-z0-9_]+\.(png|svg)", name) for name in drawn)
+
+
+def test_model_card_holds_every_part(study: Path) -> None:
+    card = (study / "model_card.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.*)$", card, flags=re.MULTILINE)
+    assert headings == [
+        "Intended use", "Not for", "Data", "Figures", "Audit verdict", "Limits", "Licence",
+    ]  # fmt: skip
+    assert "Research use only. Not a medical device." in card
+    assert "**fail**" in card
+    metrics = pd.DataFrame(json.loads((study / "metrics.json").read_text()))
+    full = metrics.query(
+        "subset == 'ct+cxr+cough' and method == 'log_odds' and metric == 'roc_auc'"
+        " and split == 'test' and site == ''"
+    ).iloc[0]
+    line = next(li for li in card.splitlines() if li.startswith("| CT + CXR + cough | log-odds"))
+    assert f"{full['value']:.2f} [{full['low']:.2f}, {full['high']:.2f}]" in line
+    widths = {line.count("|") for line in card.split("## Figures")[1].splitlines() if "|" in line}
+    assert len(widths) == 1, "every row of a Markdown table has the same cells"
