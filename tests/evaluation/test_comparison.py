@@ -237,6 +237,16 @@ def test_paired_difference_takes_the_patients_that_both_predict() -> None:
     assert paired_difference(nobody, *pair, **settings)[3] == 0
 
 
+def test_a_patient_with_a_row_per_class_is_paired_class_by_class() -> None:
+    predictions = _cohort()
+    ids = predictions["patient_id"].str.replace("test1$", "test0", regex=True)
+    settings = {"classes": CLASSES, "positive": "covid19", "config": CONFIG, "seed": 5}
+    pair = (("ct+cough", "mean"), ("cough", "unimodal"))
+    value, *_, n = paired_difference(predictions.assign(patient_id=ids), *pair, **settings)
+    assert n == 59
+    assert value == paired_difference(predictions, *pair, **settings)[0]
+
+
 def test_a_patient_twice_in_a_paired_comparison_is_refused() -> None:
     predictions = pd.concat([_cohort(), _cohort()])
     with pytest.raises(StudyError, match="twice"):

@@ -66,7 +66,7 @@ def traits(records: pd.DataFrame, modality: str, seed: int) -> Check:
         detail = f"The acquisition traits of all {modality} records are equal or not known."
         return _check("confounding.traits", found, modality, detail, "")
     classes = sorted(set(records["y_true"].astype(str)))
-    told = f"{classes[1]} from {classes[0]}" if len(classes) == 2 else "the classes apart"
+    told = f"{classes[0]} from {classes[1]}" if len(classes) == 2 else "the classes apart"
     named = list(found.features[:_NAMED])
     best = max(found.features, key=lambda feature: feature.alone)
     sentences = [_alone(feature, told) for feature in named]

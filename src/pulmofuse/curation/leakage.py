@@ -50,7 +50,7 @@ def leakage_exact_duplicate(records: pd.DataFrame) -> Check:
         return Check("leakage.exact_duplicate", "pass", 0.0, None, None, detail, "")
     first = known.loc[known["sha256"] == leaking.index[0], "path"].astype(str)
     detail = (
-        f"{counted(len(leaking), 'file')} with identical content in more than one split"
+        f"{counted(len(leaking), 'file content')} in more than one split"
         f" (such as {' and '.join(sorted(first)[:2])}): the model is tested on what it has seen."
     )
     remedy = "keep one copy of each file, or give the copies one patient_id"
@@ -74,8 +74,8 @@ def label_contradictions(records: pd.DataFrame) -> list[Check]:
         paths = sorted(records.loc[records["sha256"] == torn.index[0], "path"].astype(str))
         files = Check(
             "labels.contradiction", "fail", float(len(torn)), None, None,
-            f"{counted(len(torn), 'file')} with identical content under two classes (such as"
-            f" {' and '.join(paths[:2])}): at least one label of each is wrong.",
+            f"{counted(len(torn), 'file content')} under two classes (such as"
+            f" {' and '.join(paths[:2])}): at least one copy of each has a wrong label.",
             "find out which label is right, and leave the other copy out",
         )  # fmt: skip
     classes = _sets(records, "patient_id", "y_true")

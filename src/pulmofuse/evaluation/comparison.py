@@ -130,7 +130,7 @@ def paired_difference(
     Both are computed with the same bootstrap weights, so what the patients have in common cancels.
 
     Args:
-        predictions: with one row per patient, subset and method, all simulated or all not.
+        predictions: with one row per patient, class, subset and method, all simulated or all not.
         first: (subset, method).
         second: (subset, method) to compare with.
         classes: class names in the order of the model's outputs.
@@ -297,16 +297,19 @@ def _paired_tables(
 ) -> list[_Table]:
     """Tables of (subset, method) pairs on the patients of a split that all of them predict."""
     part = predictions[predictions["split"] == split]
+    # A patient who fell ill between two records stands once per class (`fusion.paired_patients`).
     frames = [
-        part[(part["subset"] == subset) & (part["method"] == method)].set_index("patient_id")
+        part[(part["subset"] == subset) & (part["method"] == method)].set_index(
+            ["patient_id", "y_true"]
+        )
         for subset, method in pair
     ]
     for (subset, method), frame in zip(pair, frames, strict=True):
         if frame.index.has_duplicates:
             raise StudyError(
                 f"predictions of {subset} by {method}",
-                f"patient {frame.index[frame.index.duplicated()][0]} stands twice in {split}",
-                "compare methods that give one row per patient",
+                f"patient {frame.index[frame.index.duplicated()][0][0]} stands twice in {split}",
+                "compare methods that give one row per patient and class",
             )
     common = frames[0].index
     for frame in frames[1:]:
