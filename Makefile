@@ -1,5 +1,5 @@
 # Each target works as the first command on a fresh machine with Python 3.11 and make.
-# ARGS is handed on, e.g.: make demo ARGS="--set ct.training.epochs=2", make test ARGS=tests/io
+# ARGS is handed on, e.g.: make demo ARGS="--set ct.training.epochs=2", make test ARGS="-x -k audit"
 
 PYTHON ?=
 OUT ?= runs/demo

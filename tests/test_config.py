@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pulmofuse.config import StudyConfig, dump_config, load_config, parse_config
@@ -253,6 +253,7 @@ class TestOverride:
 
 
 class TestRoundTrip:
+    @settings(max_examples=60, deadline=None)
     @given(
         name=st.text(string.printable, min_size=1),
         question=st.text(st.characters(codec="utf-8"), min_size=1, max_size=200),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pulmofuse.files import (
@@ -92,6 +92,7 @@ class TestText:
 
 
 class TestJson:
+    @settings(max_examples=60, deadline=None)
     @given(value=JSON_VALUES)
     def test_what_was_written_is_read(self, tmp_path_factory: Any, value: object) -> None:
         path = tmp_path_factory.getbasetemp() / "value.json"
@@ -125,6 +126,7 @@ class TestHash:
 
         assert sha256_file(tmp_path / "a.bin") == hashlib.sha256(content[:size]).hexdigest()
 
+    @settings(max_examples=60, deadline=None)
     @given(value=st.dictionaries(st.text(max_size=3), JSON_VALUES, max_size=4))
     def test_of_a_value_does_not_depend_on_the_order_of_keys(self, value: dict[str, Any]) -> None:
         assert sha256_json(dict(reversed(value.items()))) == sha256_json(value)

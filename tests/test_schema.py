@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pulmofuse.errors import ManifestError
@@ -151,6 +151,7 @@ class TestCheckManifest:
 
         pd.testing.assert_frame_equal(frame, before)
 
+    @settings(max_examples=60, deadline=None)
     @given(flag=st.text(max_size=6) | st.none() | st.floats() | st.integers())
     def test_an_identity_is_never_taken_for_known_by_accident(self, flag: object) -> None:
         try:
