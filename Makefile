@@ -48,5 +48,6 @@ notebook: $(READY) ## Execute the notebook into runs/notebook
 clean: ## Delete caches and build leftovers (.venv and runs/ stay)
 	@rm -rf build dist htmlcov .coverage coverage.xml .mypy_cache .ruff_cache .pytest_cache \
 		.import_linter_cache .hypothesis lightning_logs
-	@find src tests benchmarks notebooks -name __pycache__ -prune -exec rm -rf {} +
+	@find . \( -path ./.venv -o -path ./runs -o -path ./.git \) -prune \
+		-o -type d -name __pycache__ -prune -exec rm -rf {} +
 	@echo "Clean. To start from nothing: rm -rf .venv runs"
