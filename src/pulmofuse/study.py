@@ -212,7 +212,7 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
         tables += feature_predictions(patients, run.feature)
     joined = pd.concat(tables, ignore_index=True)
     positive = config.target.positive
-    run.thresholds = operating_points(joined, positive, config.evaluation.threshold)
+    run.thresholds = operating_points(joined, classes, positive, config.evaluation.threshold)
     run.predictions = decide(joined, classes, positive, run.thresholds)
     with atomic_path(run.out / "predictions.parquet") as temporary:
         run.predictions.to_parquet(temporary, index=False)
@@ -309,7 +309,7 @@ def _truth(run: _Run) -> Any:
     for source in run.config.sources:
         path = run.data_root / source.root / "truth.json"
         if source.name == "synthetic" and path.exists():
-            return read_json(path)["auc"]
+            return read_json(path)["oracle_auc"]
     return None
 
 

@@ -206,7 +206,11 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
 
 def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
     classes = tuple(content["classes"])
-    parsers = {Modality.CT: CtConfig, Modality.CXR: CxrConfig, Modality.COUGH: CoughConfig}
+    parsers: dict[Modality, type[CtConfig | CxrConfig | CoughConfig]] = {
+        Modality.CT: CtConfig,
+        Modality.CXR: CxrConfig,
+        Modality.COUGH: CoughConfig,
+    }
     unimodal: dict[Modality, Unimodal] = {}
     for modality in Modality:
         part = content["unimodal"].get(modality.value)

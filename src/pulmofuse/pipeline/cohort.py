@@ -16,10 +16,10 @@ from pulmofuse.config import (
     StudyConfig,
     Target,
 )
-from pulmofuse.curation import assign_splits
+from pulmofuse.curation import assign_splits, drop_duplicates
 from pulmofuse.errors import StudyError, UnreadableFile
 from pulmofuse.preprocessing import Cache, PreprocessingConfig, build_cache, prepare
-from pulmofuse.schema import Exclusion, Modality, check_manifest, exclusions_frame
+from pulmofuse.schema import Exclusion, Modality, check_manifest, exclusions_frame, iterate
 from pulmofuse.sources import scan_source
 
 #: Views that are not frontal; the CXR model reads frontal ones only.
@@ -112,7 +112,9 @@ def prepare_cohort(
             "look at the labels in `target.mapping` and at `pulmofuse data scan`",
         )
     records = pd.concat(parts, ignore_index=True).sort_values("record_id", ignore_index=True)
-    return Cohort(records, pd.concat(left_out, ignore_index=True), caches)
+    records, copies = drop_duplicates(records)
+    excluded = pd.concat([*left_out, exclusions_frame(copies)], ignore_index=True)
+    return Cohort(records.reset_index(drop=True), excluded, caches)
 
 
 def split_cohort(cohort: Cohort, config: StudyConfig) -> Cohort:
@@ -127,22 +129,21 @@ def _usable(manifest: pd.DataFrame, target: Target) -> tuple[pd.DataFrame, pd.Da
     y_true = manifest["label"].map(mapping)
     view = manifest["view"].fillna("").astype(str).str.upper()
     lateral = (manifest["modality"] == Modality.CXR.value) & view.isin(LATERAL_VIEWS)
+    out = manifest.assign(lateral=lateral)[y_true.isna() | lateral]
     dropped = [
         Exclusion(
-            row.path,
-            row.modality,
-            row.source,
+            row["path"],
+            row["modality"],
+            row["source"],
             "label",
             "a lateral view; the study reads frontal chest X-rays"
-            if is_lateral
-            else f"label {row.label!r} is not in the study's target mapping",
-            "none needed" if is_lateral else "add the label to target.mapping if it belongs there",
+            if row["lateral"]
+            else f"label {row['label']!r} is not in the study's target mapping",
+            "none needed"
+            if row["lateral"]
+            else "add the label to target.mapping if it belongs to the question",
         )
-        for row, is_lateral in zip(
-            manifest[y_true.isna() | lateral].itertuples(),
-            lateral[y_true.isna() | lateral],
-            strict=True,
-        )
+        for row in iterate(out)
     ]
     kept = manifest.assign(y_true=y_true)[y_true.notna() & ~lateral]
     return kept.reset_index(drop=True), exclusions_frame(dropped)
@@ -152,8 +153,8 @@ def _unreadable(rows: pd.DataFrame, unreadable: pd.DataFrame) -> pd.DataFrame:
     """Exclusions for the files that the cache could not read."""
     merged = rows.merge(unreadable, on="path", how="inner")
     return exclusions_frame(
-        Exclusion(row.path, row.modality, row.source, "read", row.reason, row.remedy)
-        for row in merged.itertuples()
+        Exclusion(row["path"], row["modality"], row["source"], "read", row["reason"], row["remedy"])
+        for row in iterate(merged)
     )
 
 
@@ -171,13 +172,13 @@ def check_files(
         One row per unreadable file, columns of `schema.Exclusion`.
     """
     faults = []
-    for done, row in enumerate(manifest.itertuples(), start=1):
-        modality = Modality(row.modality)
+    for done, row in enumerate(iterate(manifest), start=1):
+        path, modality = str(row["path"]), Modality(row["modality"])
         try:
-            prepare(data_root / str(row.path), modality, _DEFAULTS[modality])
+            prepare(data_root / path, modality, _DEFAULTS[modality])
         except UnreadableFile as error:
             faults.append(
-                Exclusion(row.path, row.modality, row.source, "read", error.why, error.remedy)
+                Exclusion(path, modality.value, row["source"], "read", error.why, error.remedy)
             )
-        progress(done, len(manifest), str(row.path))
+        progress(done, len(manifest), path)
     return exclusions_frame(faults)

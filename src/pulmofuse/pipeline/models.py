@@ -79,7 +79,7 @@ def train_unimodal(
         progress=progress,
     )
     calibration = _calibrate(model, records[records["split"] == Split.VAL], instances, classes)
-    best = history.loc[history["val_auc"].idxmax()]
+    best = history.iloc[int(history["val_auc"].to_numpy().argmax())]
     note = (
         f"best validation AUC {best['val_auc']:.3f} in epoch {int(best['epoch']) + 1}"
         f" of {len(history)}, {history['seconds'].mean():.1f} s an epoch"
@@ -113,7 +113,7 @@ def fit_decision_fusion(
         priors.append(_frequencies(labels, len(classes)))
         rows = val & patients.has[:, j]
         p = patients.p[rows, j]
-        auc = float(METRICS["roc_auc"](y[rows], p, p.argmax(axis=1), positive))
+        auc = float(METRICS["roc_auc"](y[rows], p, p.argmax(axis=1), positive, None))
         # A model no better than chance keeps a small say, so that the weights never sum to 0.
         weights.append(max(auc - 0.5, 0.01) if np.isfinite(auc) else 0.01)
     return DecisionFusion(

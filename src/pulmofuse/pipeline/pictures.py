@@ -16,7 +16,7 @@ from pulmofuse.files import write_bytes, write_json
 from pulmofuse.inference import Unimodal, grad_cam
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.preprocessing import LogMel, to_tensor
-from pulmofuse.schema import Modality, Split
+from pulmofuse.schema import Modality, Split, iterate
 
 #: Examples of each class and modality in the report.
 EXAMPLES_PER_CLASS = 2
@@ -62,10 +62,9 @@ def write_explanations(
             & (predictions["split"] == Split.TEST)
         ]
         records = cohort.of(modality).set_index("record_id")
-        for i, row in enumerate(_drawn(rows, config).itertuples()):
-            record = records.loc[row.record_id]
-            target = config.target.classes.index(row.y_pred)
-            p = float(predictions.loc[row.Index, f"p_{row.y_pred}"])
+        for i, row in enumerate(iterate(_drawn(rows, config))):
+            record = records.loc[row["record_id"]]
+            target = config.target.classes.index(row["y_pred"])
             batch = to_tensor(np.asarray(cohort.caches[modality].instances[[record["start"]]]))
             cam = grad_cam(part.model, batch, target)
             picture = _picture(cohort, modality, config, record)
@@ -75,10 +74,10 @@ def write_explanations(
             index.append(
                 {
                     "modality": modality.value,
-                    "record_id": row.record_id,
-                    "y_true": row.y_true,
-                    "y_pred": row.y_pred,
-                    "p": round(p, 4),
+                    "record_id": row["record_id"],
+                    "y_true": row["y_true"],
+                    "y_pred": row["y_pred"],
+                    "p": round(float(row[f"p_{row['y_pred']}"]), 4),
                     "image": image,
                     "overlay": overlay,
                 }

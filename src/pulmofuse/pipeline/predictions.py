@@ -111,7 +111,7 @@ class PatientScores:
     def of(self, subset: Sequence[Modality]) -> tuple[np.ndarray, np.ndarray]:
         """Which patients have all of `subset` (n,), and the presence mask (n, modalities)."""
         mask = np.array([m in subset for m in self.modalities])
-        return self.has[:, mask].all(axis=1), np.broadcast_to(mask, self.has.shape)
+        return np.asarray(self.has[:, mask].all(axis=1)), np.broadcast_to(mask, self.has.shape)
 
     def features(
         self, values: Mapping[Modality, np.ndarray] | None = None
@@ -121,7 +121,9 @@ class PatientScores:
         for modality, scored in self._scores.items():
             where = {record_id: i for i, record_id in enumerate(scored.table.index)}
             source = scored.features if values is None else values[modality]
-            out[modality.value] = patient_features(self.patients[modality.value], where, source)
+            out[modality.value] = patient_features(
+                self.patients[modality.value].tolist(), where, source
+            )
         return out
 
     def rows(
@@ -195,18 +197,21 @@ def feature_predictions(patients: PatientScores, feature: FeatureFusion) -> list
     return tables
 
 
-def operating_points(table: pd.DataFrame, positive: str | None, how: str) -> dict[str, float]:
+def operating_points(
+    table: pd.DataFrame, classes: Sequence[str], positive: str | None, how: str
+) -> dict[str, float]:
     """Thresholds on p of the positive class, chosen on the validation rows.
 
     Args:
         table: prediction rows.
-        positive: positive class; None (three or more classes) has no thresholds.
+        classes: of the study; three or more have no thresholds.
+        positive: positive class.
         how: "youden" or "argmax" (.5).
 
     Returns:
         "subset|method" -> threshold.
     """
-    if positive is None:
+    if positive is None or len(classes) != 2:
         return {}
     out = {}
     for (subset, method), rows in table.groupby(["subset", "method"], sort=True):
@@ -227,7 +232,7 @@ def decide(
     """The table with `y_pred`, columns in order."""
     p = table[class_columns(classes)].to_numpy()
     y_pred = np.array(classes, dtype=object)[p.argmax(axis=1)]
-    if positive is not None:
+    if positive is not None and len(classes) == 2:
         i = list(classes).index(positive)
         keys = table["subset"] + "|" + table["method"]
         above = p[:, i] >= keys.map(dict(thresholds)).fillna(0.5).to_numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
@@ -14,6 +15,9 @@ from torchmetrics.functional.classification import multiclass_auroc
 
 from pulmofuse.config import TrainingConfig
 from pulmofuse.training.data import Batch
+
+#: Shares of the peak rate at which a cycle starts and ends; torch's OneCycleLR uses the same.
+_START, _END = 1 / 25, 4e-6
 
 
 class Trainable(Protocol):
@@ -110,12 +114,9 @@ class TrainingModule(pl.LightningModule):
                     decay = self._config.weight_decay if decays else 0.0
                     groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
         optimizer = torch.optim.AdamW(groups)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=[group["lr"] for group in groups],
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=self._config.warmup,
-            cycle_momentum=False,
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: one_cycle(step, total, self._config.warmup)
         )
         return {
             "optimizer": optimizer,
@@ -129,6 +130,26 @@ class TrainingModule(pl.LightningModule):
             weight=cast(torch.Tensor, self.class_weights),
             label_smoothing=self._config.label_smoothing,
         )
+
+
+def one_cycle(step: int, total: int, warmup: float) -> float:
+    """Share of the peak learning rate in a step of one cycle (Smith & Topin 2019), cosine arms.
+
+    torch's own OneCycleLR divides by zero when the warm-up is a single step, as in a short study.
+
+    Args:
+        step: from 0 to `total`.
+        total: steps of the whole run.
+        warmup: share of the steps in which the rate rises.
+
+    Returns:
+        From `_START` up to 1 and down to nearly 0.
+    """
+    peak = max(1, round(warmup * total))
+    if step < peak:
+        return _START + (1 - _START) * (1 - math.cos(math.pi * step / peak)) / 2
+    rest = min(1.0, (step - peak) / max(1, total - peak))
+    return max(_END, (1 + math.cos(math.pi * rest)) / 2)
 
 
 def class_weights(y: Iterator[int] | Any, n_classes: int) -> torch.Tensor:

@@ -1,0 +1,54 @@
+"""Copies: contradicting ones go altogether, others down to one, published splits stay."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from pulmofuse.curation import drop_duplicates
+
+
+def _records(*rows: tuple[str, str, str, str | None]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=["record_id", "sha256", "y_true", "split"])
+    return frame.assign(path=frame["record_id"] + ".png", modality="ct", source="s")
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept"),
+    [
+        ([("a", "1", "x", None), ("b", "2", "y", None)], ["a", "b"]),
+        ([("b", "1", "x", None), ("a", "1", "x", None)], ["a"]),
+        ([("a", "1", "x", None), ("b", "1", "y", None), ("c", "2", "x", None)], ["c"]),
+        ([("a", "1", "x", "train"), ("b", "1", "x", "test")], ["a", "b"]),
+        ([("a", "1", "x", "train"), ("b", "1", "y", "test")], []),
+    ],
+    ids=["no copies", "copies", "contradiction", "published split", "published contradiction"],
+)
+def test_which_records_are_kept(
+    rows: list[tuple[str, str, str, str | None]], kept: list[str]
+) -> None:
+    records, exclusions = drop_duplicates(_records(*rows))
+    assert records["record_id"].tolist() == kept
+    assert len(exclusions) == len(rows) - len(kept)
+
+
+def test_the_reason_names_the_labels_or_the_other_copy() -> None:
+    rows = [
+        ("a", "1", "x", None),
+        ("b", "1", "y", None),
+        ("c", "2", "x", None),
+        ("d", "2", "x", None),
+    ]
+    _, exclusions = drop_duplicates(_records(*rows))
+    reasons = {exclusion.path: exclusion.reason for exclusion in exclusions}
+    assert reasons == {
+        "a.png": "the same content is labelled x and y",
+        "b.png": "the same content is labelled x and y",
+        "d.png": "a copy of c.png",
+    }
+
+
+def test_the_same_bytes_in_two_modalities_are_not_copies() -> None:
+    records = _records(("a", "1", "x", None), ("b", "1", "y", None))
+    records["modality"] = ["ct", "cxr"]
+    assert len(drop_duplicates(records)[0]) == 2
