@@ -22,6 +22,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 env: $(READY) ## Make .venv with all packages (the other targets do it by themselves)
+	@:
 
 $(READY): pyproject.toml constraints.txt scripts/env.sh
 	@PYTHON="$(PYTHON)" sh scripts/env.sh
