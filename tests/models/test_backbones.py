@@ -1,0 +1,144 @@
+"""Backbones: correctness of EfficientNet-Lite, shapes, names, and where weights come from."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pulmofuse.errors import ConfigError, WeightsError
+from pulmofuse.models import BACKBONES, Backbone, build_backbone
+
+# Computed with the package efficientnet-lite-pytorch 0.1.0 (padding for 97 x 113) on the colour
+# image whose three channels are `pattern()`: means over blocks of 160 channels of the last
+# feature map, over all places and at row 1, column 2.
+REFERENCE = {
+    "efficientnet_lite0": (
+        [0.46132, 0.41703, 0.30951, 0.44415, 0.44974, 0.41285, 0.44447, 0.46007],
+        [0.52255, 0.4563, 0.31497, 0.54166, 0.50859, 0.50671, 0.40513, 0.53938],
+    ),
+    "efficientnet_lite1": (
+        [0.37576, 0.43956, 0.31866, 0.39799, 0.31591, 0.40064, 0.47163, 0.42339],
+        [0.47291, 0.60283, 0.40429, 0.49464, 0.4606, 0.52033, 0.68001, 0.51866],
+    ),
+    "efficientnet_lite2": (
+        [0.39464, 0.51778, 0.47162, 0.58456, 0.54615, 0.45617, 0.67028, 0.51745],
+        [0.44966, 0.61022, 0.60353, 0.68178, 0.59561, 0.60344, 0.87115, 0.69224],
+    ),
+}
+
+
+def pattern() -> Tensor:
+    """A fixed grey image (1, 1, 97, 113) in [0, 1]; odd sizes exercise the padding."""
+    rows, columns = torch.arange(97)[:, None], torch.arange(113)[None]
+    return (((7 * rows + 13 * columns + rows * columns) % 256) / 255.0)[None, None]
+
+
+@torch.no_grad()
+def run(backbone: Backbone, x: Tensor) -> Tensor:
+    feature_map: Tensor = backbone.eval()(x)
+    return feature_map
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_lite_equals_the_reference_implementation(name: str) -> None:
+    feature_map = run(build_backbone(name, "imagenet"), pattern())
+    assert feature_map.shape == (1, 1280, 4, 4)
+    everywhere, somewhere = REFERENCE[name]
+    blocks = feature_map[0].view(8, 160, 4, 4).mean(dim=1)
+    torch.testing.assert_close(blocks.mean((1, 2)), torch.tensor(everywhere), atol=1e-3, rtol=0)
+    torch.testing.assert_close(blocks[:, 1, 2], torch.tensor(somewhere), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_feature_map_has_the_promised_shape(name: str) -> None:
+    backbone = build_backbone(name, "none")
+    height, width = 64, 96
+    assert run(backbone, torch.rand(2, 1, height, width)).shape == (
+        2,
+        backbone.out_channels,
+        math.ceil(height / 32),
+        math.ceil(width / 32),
+    )
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18"])
+def test_a_seed_decides_initial_weights_and_training_noise(name: str) -> None:
+    outputs = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            outputs.append(build_backbone(name, "none").train()(pattern()[..., :64, :64]))
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])
+
+
+def test_stochastic_depth_acts_in_training_only() -> None:
+    backbone = build_backbone("efficientnet_lite0", "imagenet")
+    x = pattern()[..., :64, :64]
+    assert torch.equal(run(backbone, x), run(backbone, x))
+    # Normalise by the stored statistics, so that depth is all that is left to chance.
+    backbone.train()
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        assert not torch.equal(backbone(x), backbone(x))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "nearest"),
+    [("efficientnet-lite0", "efficientnet_lite0"), ("resnet-18", "resnet18"), ("zebra", "known")],
+)
+def test_an_unknown_backbone_shows_the_nearest(wrong: str, nearest: str) -> None:
+    with pytest.raises(ConfigError, match=nearest):
+        build_backbone(wrong, "none")
+
+
+def test_imagenet_without_a_package_says_who_has_one() -> None:
+    with pytest.raises(WeightsError, match=r"efficientnet_lite0.*\.safetensors"):
+        build_backbone("resnet18", "imagenet")
+
+
+def in_colour(state: dict[str, Tensor], first: str) -> dict[str, Tensor]:
+    """The state with its grey first convolution spread unevenly over three colours."""
+    grey = state[first]
+    return {**state, first: torch.cat((0.5 * grey, 0.2 * grey, 0.3 * grey), dim=1)}
+
+
+def torchvision_state(name: str, body: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our state under torchvision's names, with a classifier of 1,000 classes."""
+    classifier = "classifier" if name == "densenet121" else "fc"
+    width = BACKBONES[name].out_channels
+    head = {f"{classifier}.weight": torch.zeros(1000, width), f"{classifier}.bias": torch.zeros(1)}
+    return {**{k.replace(".layers.", "."): v for k, v in body.items()}, **head}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet121"])
+def test_torchvision_states_load_and_colours_are_summed(name: str, tmp_path: Path) -> None:
+    original = build_backbone(name, "none")
+    body = in_colour(original.body.state_dict(), BACKBONES[name].first_convolution)
+    state = torchvision_state(name, body)
+    # Files of torchvision have no such counters.
+    state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "released.pth")
+    loaded = build_backbone(name, str(tmp_path / "released.pth"))
+    x = pattern()[..., :64, :64]
+    torch.testing.assert_close(run(loaded, x), run(original, x), atol=1e-4, rtol=1e-4)
+
+
+def test_old_densenet_names_load(tmp_path: Path) -> None:
+    original = build_backbone("densenet121", "none")
+    state = original.body.state_dict()
+    for part, number in itertools.product(("norm", "conv"), (1, 2)):
+        old, new = f".{part}.{number}.", f".layers.{part}{number}."
+        state = {key.replace(new, old): value for key, value in state.items()}
+    torch.save(state, tmp_path / "old.pth")
+    loaded = build_backbone("densenet121", str(tmp_path / "old.pth"))
+    x = pattern()[..., :64, :64]
+    assert torch.equal(run(loaded, x), run(original, x))
