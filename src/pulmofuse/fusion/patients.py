@@ -1,0 +1,133 @@
+"""The patients on which modalities are joined: real pairs, or simulated ones that say so.
+
+No public data set has CT, chest X-ray and cough of the same people. Where real pairs are missing,
+a patient is simulated from one real patient of each modality, of the same class and split. Such
+patients are independent given the class by construction, so a fusion measured on them is an upper
+bound for dependent modalities; every row says `simulated`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from pulmofuse.errors import StudyError
+from pulmofuse.schema import JOIN, Modality
+
+#: Columns of a table of patients; the last three hold tuples of record_ids, () where absent.
+PATIENT_COLUMNS = ("patient_id", "split", "y_true", "simulated", *(m.value for m in Modality))
+
+_KEYS = ["split", "y_true"]
+
+
+def paired_patients(records: pd.DataFrame) -> pd.DataFrame:
+    """Real patients with all their records.
+
+    Args:
+        records: record_id, patient_id, modality, split, y_true; one row per file.
+
+    Returns:
+        One row per patient, split and class, sorted by them, with the columns `PATIENT_COLUMNS`.
+        A patient whose records disagree on the class (or who fell ill between two records) has
+        one row per class, and therefore stands twice with one `patient_id`.
+
+    Raises:
+        StudyError: a record has no split or no class.
+    """
+    _check(records)
+    rows = []
+    for (split, y_true, patient), group in records.groupby([*_KEYS, "patient_id"], sort=True):
+        of_modality = {m: _record_ids(group[group["modality"] == m.value]) for m in Modality}
+        rows.append(_row(str(patient), split, y_true, of_modality, simulated=False))
+    return _table(rows)
+
+
+def simulated_patients(records: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Simulated patients: within a split and class, one real patient per modality, joined.
+
+    There are as many as the modality with most patients has. Each modality goes through its
+    patients in independent random orders, so that every real patient is used equally often, give
+    or take one. As one modality is used up exactly once, no combination can come twice within a
+    split and class. A patient of two modalities may stand with itself only by chance.
+
+    Args:
+        records: record_id, patient_id, modality, split, y_true; one row per file, in any order.
+        seed: of the random orders.
+
+    Returns:
+        A table with the columns `PATIENT_COLUMNS`. `patient_id` joins the real ones with
+        `schema.JOIN` in the order ct, cxr, cough. Where a class has no patient of a modality in a
+        split, its rows lack that modality.
+
+    Raises:
+        StudyError: a record has no split or no class.
+    """
+    _check(records)
+    rows = []
+    for (split, y_true), group in records.groupby(_KEYS, sort=True):
+        real = {m: _patients(group[group["modality"] == m.value]) for m in Modality}
+        n = max(len(patients) for patients in real.values())
+        drawn = {
+            m: _balanced(sorted(patients), n, _generator(seed, split, y_true, m))
+            for m, patients in real.items()
+            if patients
+        }
+        for i in range(n):
+            chosen = {m: patients[i] for m, patients in drawn.items()}
+            of_modality = {m: real[m][patient] for m, patient in chosen.items()}
+            rows.append(
+                _row(JOIN.join(chosen.values()), split, y_true, of_modality, simulated=True)
+            )
+    return _table(rows)
+
+
+def _balanced(patients: Sequence[str], n: int, generator: np.random.Generator) -> list[str]:
+    """`n` patients: whole permutations one after another, the last one cut short."""
+    rounds = -(-n // len(patients))
+    orders = [generator.permutation(len(patients)) for _ in range(rounds)]
+    return [patients[i] for i in np.concatenate(orders)[:n]]
+
+
+def _generator(seed: int, split: object, y_true: object, modality: Modality) -> np.random.Generator:
+    """A stream of its own for each cell, so that more data in one cell moves no other."""
+    cell = zlib.crc32(f"{split}/{y_true}/{modality.value}".encode())
+    return np.random.default_rng([seed, cell])
+
+
+def _patients(records: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    return {str(p): _record_ids(group) for p, group in records.groupby("patient_id")}
+
+
+def _record_ids(records: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(sorted(records["record_id"]))
+
+
+def _row(
+    patient_id: str,
+    split: object,
+    y_true: object,
+    of_modality: dict[Modality, tuple[str, ...]],
+    *,
+    simulated: bool,
+) -> dict[str, object]:
+    records = {m.value: of_modality.get(m, ()) for m in Modality}
+    row: dict[str, object] = {"patient_id": patient_id, "split": split, "y_true": y_true}
+    return {**row, "simulated": simulated, **records}
+
+
+def _table(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
+    table = pd.DataFrame(list(rows), columns=list(PATIENT_COLUMNS))
+    return table.astype({"simulated": bool})
+
+
+def _check(records: pd.DataFrame) -> None:
+    lost = int(records[_KEYS].isna().any(axis=1).sum())
+    if lost:
+        raise StudyError(
+            "patients",
+            f"{lost} of {len(records)} records have no split or no class",
+            "split the manifest and drop records without a target class first",
+        )
