@@ -19,10 +19,10 @@ a patient of its own with `patient_known` false.
 
 Known defects:
 - `site` is the channel (`source` in the table: telegram or call-center) and it predicts the
-  label: 73 % of the call-center recordings (8 kHz, two channels) are positive, 30 % of those from
+  label: 71 % of the call-center recordings (8 kHz, two channels) are positive, 30 % of those from
   Telegram (48 kHz, one channel). A classifier that tells the channels apart looks better than it
   is: look at results within each site.
-- Two files are broken as published (one of them empty); reading them fails later and says so.
+- Two files of 261 bytes are broken as published; reading them fails later and says so.
 - The free-text comments are in Russian; some say that the illness was months ago.
 
 How to obtain: clone https://github.com/covid19-cough/dataset.

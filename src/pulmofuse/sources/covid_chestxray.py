@@ -32,7 +32,7 @@ last part of `location`, or null. The offsets, survival and laboratory columns a
 Known defects: patient 380 has both sexes; some rows say view "?"; lateral views are kept and
 should be filtered by `view`; the DarkCovidNet source contains 124 of these images (its copies
 share no id with these: the audit finds them as near duplicates); images come from many scanners
-and countries and most of the other classes from one textbook site each.
+and countries.
 
 How to obtain: clone https://github.com/ieee8023/covid-chestxray-dataset.
 """
