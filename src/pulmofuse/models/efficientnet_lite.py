@@ -73,6 +73,11 @@ class SameConv2d(nn.Conv2d):
             x = functional.pad(
                 x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
             )
+        if self.groups > 1 and x.device.type == "cpu" and x.dtype is torch.bfloat16:
+            # oneDNN has no fast bf16 gradient of depthwise convolutions: a training step of Lite0
+            # takes a third longer with them (benchmarks/depthwise.py).
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float()).to(x.dtype)
         return super().forward(x)
 
 
