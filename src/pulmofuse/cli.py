@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
+_SHOWN = {"accuracy": "acc.", "recall": "sens.", "specificity": "spec.", "f1": "F1"}
+
 app = typer.Typer(
     help="Respiratory disease from chest CT, chest X-ray and cough. Research use only.",
     no_args_is_help=True,
@@ -81,7 +83,7 @@ def demo(
     from importlib.resources import files
 
     from pulmofuse.config import parse_config
-    from pulmofuse.sources.synthetic import SyntheticConfig, generate
+    from pulmofuse.sources.synthetic import demo_cohort, generate
     from pulmofuse.study import run_study
 
     text = files("pulmofuse").joinpath("demo.yaml").read_text(encoding="utf-8")
@@ -89,9 +91,7 @@ def demo(
     cohort = out / "cohort"
     with _Display() as display:
         display.step("Generate the synthetic cohort")
-        # truth.json is written last: a cohort with it is complete.
-        if not (cohort / "truth.json").exists():
-            generate(cohort, SyntheticConfig(seed=config.seed), display.update)
+        generate(cohort, demo_cohort(config.seed), display.update)
         display.finish(str(cohort))
         report = run_study(config, cohort, out, display)
     _closing(out, report)
@@ -309,16 +309,20 @@ def _closing(out: Path, report: Path) -> None:
 def _print_comparison(table: pd.DataFrame) -> None:
     from rich.console import Console
 
-    shown = {}
-    for name in ("roc_auc", "accuracy", "recall", "specificity", "f1"):
-        shown[name] = [
-            _interval(*row) for row in table[[name, f"{name}_low", f"{name}_high"]].to_numpy()
-        ]
-    shown["patients"] = [
-        f"{n}{' simulated' if simulated else ''}"
-        for n, simulated in zip(table["n_patients"], table["simulated"], strict=True)
+    shown = table[["subset", "method"]].copy()
+    shown["AUC [95 %]"] = [
+        _interval(*row) for row in table[["roc_auc", "roc_auc_low", "roc_auc_high"]].to_numpy()
     ]
-    _print_table(Console(), table[["subset", "method"]].assign(**shown), "Test patients")
+    for name, title in _SHOWN.items():
+        shown[title] = [f"{value:.3f}" for value in table[name]]
+    simulated = bool(table["simulated"].any())
+    shown["n"] = [
+        f"{n}*" if s else str(n)
+        for n, s in zip(table["n_patients"], table["simulated"], strict=True)
+    ]
+    _print_table(Console(), shown, "Test patients")
+    if simulated:
+        typer.echo("* simulated patients: records of one class joined, not the same person")
 
 
 def _interval(value: float, low: float, high: float) -> str:
@@ -329,9 +333,10 @@ def _print_table(console: object, frame: pd.DataFrame, title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title)
+    # No frame: a comparison must fit the 80 columns of a log.
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in frame.columns:
-        table.add_column(str(column))
+        table.add_column(str(column), overflow="fold")
     for row in frame.itertuples(index=False):
         table.add_row(*(str(value) for value in row))
     assert isinstance(console, Console)  # noqa: S101  # rich is imported inside functions only

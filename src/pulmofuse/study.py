@@ -12,7 +12,6 @@ import importlib.metadata
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -54,6 +53,7 @@ from pulmofuse.pipeline import (
 )
 from pulmofuse.report import write_report
 from pulmofuse.schema import Modality, write_manifest
+from pulmofuse.sources.synthetic import read_truth
 
 #: Packages whose versions decide what comes out.
 _PACKAGES = ("torch", "lightning", "monai", "numpy", "scikit-learn", "opencv-python-headless")
@@ -304,12 +304,12 @@ def _report(run: _Run, cohort: Cohort) -> Path:
     return path
 
 
-def _truth(run: _Run) -> Any:
+def _truth(run: _Run) -> dict[str, float] | None:
     """AUC of each subset that a synthetic cohort's generator says is attainable, or None."""
+    target = run.config.target
     for source in run.config.sources:
-        path = run.data_root / source.root / "truth.json"
-        if source.name == "synthetic" and path.exists():
-            return read_json(path)["oracle_auc"]
+        if source.name == "synthetic":
+            return read_truth(run.data_root / source.root, target.mapping, target.positive)
     return None
 
 

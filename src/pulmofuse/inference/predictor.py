@@ -140,7 +140,7 @@ class Predictor:
         k = len(self.bundle.classes)
         stacked = np.stack([p.get(m, np.full(k, 1 / k)) for m in decision.modalities])
         present = np.array([[m in p for m in decision.modalities]])
-        return decision.apply(method, stacked[None], present)[0]
+        return np.asarray(decision.apply(method, stacked[None], present)[0])
 
     def _fuse_features(self, features: dict[Modality, np.ndarray], subset: str) -> np.ndarray:
         feature = self.bundle.feature

@@ -61,7 +61,7 @@ from pulmofuse.sources.latents import (
 )
 from pulmofuse.sources.patients import PATIENTS_FILE
 
-__all__ = ["SOURCE", "SyntheticConfig", "generate", "oracle_auc", "read_truth"]
+__all__ = ["SOURCE", "SyntheticConfig", "demo_cohort", "generate", "oracle_auc", "read_truth"]
 
 _NAME = "synthetic"
 _TRUTH_JSON = "truth.json"
@@ -79,6 +79,17 @@ _BLOCK = 0.09  # side of the X-ray block, share of the image
 
 _SUFFIX = {Modality.CT: ".png", Modality.CXR: ".png", Modality.COUGH: ".wav"}
 _WORKERS = 2
+
+
+def demo_cohort(seed: int, patients: int = 360) -> SyntheticConfig:
+    """The cohort of the demo and of the notebook: signs that 200 patients suffice to learn.
+
+    Args:
+        seed: of everything.
+        patients: number of patients.
+    """
+    strength = {Modality.CT: 2.5, Modality.CXR: 2.1, Modality.COUGH: 1.8}
+    return SyntheticConfig(patients=patients, seed=seed, strength=strength)
 
 
 def generate(
