@@ -232,6 +232,8 @@ def answer(study: StudyFiles) -> str:
             "; the patients are simulated from different people of one class, so this shows how"
             " the rule combines evidence, not a clinical gain"
         )
+    elif study.about.truth:
+        text += "; the cohort is synthetic: its patients are drawn, not real"
     return text + "."
 
 
