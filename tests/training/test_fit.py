@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,26 @@ def test_a_killed_run_ends_where_an_undisturbed_one_does(
         assert torch.equal(value, resumed.state_dict()[name]), name
     columns = ["epoch", "train_loss", "val_loss", "val_auc", "lr"]
     pd.testing.assert_frame_equal(history[columns], expected[columns])
+
+
+def test_ctrl_c_stays_ctrl_c(
+    bright_and_dark: tuple[InstanceSource, InstanceSource], tmp_path: Path
+) -> None:
+    def interrupted(done: int, total: int, note: str) -> None:
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            TinyNet(),
+            *bright_and_dark,
+            config=CONFIG,
+            class_weights=torch.ones(2),
+            seed=1,
+            folder=tmp_path,
+            progress=interrupted,
+        )
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_finished_run_is_only_loaded(

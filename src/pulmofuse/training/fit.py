@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -69,7 +71,7 @@ def fit(
     if not finished:
         history = History(folder / "history.csv", config.patience)
         batches = EpochBatches(len(train), config.batch_size, seed, epoch=done)
-        with _quiet_lightning():
+        with _quiet_lightning(), _interruptible():
             trainer = _trainer(folder, config, history, progress)
             trainer.fit(
                 module,
@@ -213,6 +215,19 @@ def _state(folder: Path, config: TrainingConfig) -> tuple[int, bool]:
     done = len(next(state["rows"] for state in callbacks if "rows" in state))
     stopper = next(state for state in callbacks if "wait_count" in state)
     return done, done >= config.epochs or stopper["wait_count"] >= stopper["patience"]
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl+C through: Lightning turns it into exit code 1 and ignores the next one."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
