@@ -57,10 +57,6 @@ class StudyError(PulmofuseError):
     """A study cannot go on: too few patients, one class only, a locked output folder."""
 
 
-class LeakageFound(PulmofuseError):
-    """The audit found the same patient or the same content on both sides of a split."""
-
-
 def _one_line(text: str) -> str:
     """The text without line breaks and closing full stops; libraries' messages have both."""
     return " ".join(text.split()).rstrip(".")

@@ -72,6 +72,9 @@ MODALITY_FOLDERS: dict[Modality, str] = {
 #: Joins the patients (or records) that make up one simulated patient, in the order ct, cxr, cough.
 JOIN = " & "
 
+#: Stands for a modality that a simulated patient lacks, so that each part keeps its place.
+ABSENT = "-"
+
 #: Joins the modalities of a subset, in the order ct, cxr, cough: "ct+cough".
 SUBSET_JOIN = "+"
 

@@ -149,6 +149,26 @@ def test_one_content_under_two_classes_fails(plain) -> None:
     assert "ct/0.png and ct/2.png" in files.detail
 
 
+@pytest.mark.parametrize(
+    ("count", "words"), [(1, "1 file content stands"), (112, "112 file contents stand")]
+)
+def test_contradictions_left_out_before_the_split_warn(plain, count, words) -> None:
+    hashes = pd.Series(None, index=plain.index, dtype=object)
+    found = audit(plain, plain["label"], hashes, 5, contradictions=count)
+    files, people = _checks(found, "labels.contradiction")
+    assert (files.verdict, files.value, people.verdict) == ("warn", float(count), "pass")
+    assert files.detail.startswith(words)
+    assert "left out before the split" in files.detail
+    assert files.remedy == "find out which label is right"
+
+
+def test_a_contradiction_still_in_the_records_outweighs_those_left_out(plain) -> None:
+    hashes = pd.Series(None, index=plain.index, dtype=object)
+    hashes[[0, 2]] = "same"
+    found = audit(plain, plain["label"], hashes, 5, contradictions=3)
+    assert _checks(found, "labels.contradiction")[0].verdict == "fail"
+
+
 def test_one_patient_under_two_classes_warns(plain) -> None:
     plain.loc[0, "label"] = "covid19"
     files, people = _checks(_audit(plain), "labels.contradiction")

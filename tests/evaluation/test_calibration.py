@@ -90,14 +90,6 @@ def test_a_class_without_validation_rows_is_not_biased_away() -> None:
     assert fitted.bias == (0.0, 0.0, 0.0)
 
 
-def test_weights_count_as_repeated_rows() -> None:
-    p, y = _draw(3, 60, seed=9)
-    twice = fit_calibration(np.r_[p, p[:30]], np.r_[y, y[:30]])
-    weighted = fit_calibration(p, y, weights=np.r_[np.full(30, 2.0), np.ones(30)])
-    # The prior weighs a little more against 60 rows than against 90.
-    assert weighted.temperature == pytest.approx(twice.temperature, rel=0.03)
-
-
 def test_no_rows_change_nothing() -> None:
     assert fit_calibration(np.empty((0, 2)), np.empty(0, dtype=int)) == identity_calibration(2)
 

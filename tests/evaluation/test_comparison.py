@@ -12,7 +12,7 @@ import sklearn.metrics as sk
 from pulmofuse.config import EvaluationConfig
 from pulmofuse.errors import StudyError
 from pulmofuse.evaluation import comparison_table, evaluate, fusion_gain, paired_difference
-from pulmofuse.schema import JOIN
+from pulmofuse.schema import ABSENT, JOIN
 
 CLASSES = ("not_covid19", "covid19")
 CONFIG = EvaluationConfig(bootstrap=300)
@@ -148,6 +148,71 @@ def test_a_simulated_patient_is_clustered_on_the_real_ones_of_its_subset() -> No
     assert all(row["simulated"] for row in rows)
 
 
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_class_without_a_modality_does_not_change_the_clusters_of_another(lacking: int) -> None:
+    """Whether the cough patients of one class are there says nothing of the CT's interval."""
+    y = np.arange(60) % 2
+    score = np.random.default_rng(2).uniform(size=60)
+    intervals = []
+    for cough in ("cough", ABSENT):
+        ids = [
+            f"ct{i % 6}{JOIN}{f'cough{i}' if label != lacking else cough}"
+            for i, label in enumerate(y)
+        ]
+        both = y != lacking
+        frame = pd.concat(
+            [
+                _rows("ct", "unimodal", "test", ids, y, score, simulated=True),
+                _rows(
+                    "ct+cough", "mean", "test", np.array(ids)[both], y[both], score[both],
+                    simulated=True,
+                ),
+            ]
+        )  # fmt: skip
+        row = _find(
+            evaluate(frame, CLASSES, "covid19", CONFIG, seed=1), subset="ct", metric="roc_auc"
+        )
+        intervals.append((row["low"], row["high"]))
+    assert intervals[0] == intervals[1]
+
+
+def test_each_modality_has_its_own_clusters_where_no_patient_has_both() -> None:
+    """The ill have a CT only and the well a cough only: two CT patients, thirty coughs."""
+    y = np.arange(60) % 2
+    score = np.random.default_rng(2).uniform(size=60)
+    ids = [f"ct{i % 4}{JOIN}{ABSENT}" if i % 2 else f"{ABSENT}{JOIN}cough{i}" for i in range(60)]
+    parts = [
+        _rows(subset, "unimodal", "test", np.array(ids)[rows], y[rows], score[rows], simulated=True)
+        for subset, rows in (("ct", y == 1), ("cough", y == 0))
+    ]
+    found = evaluate(pd.concat(parts), CLASSES, "covid19", CONFIG, seed=1)
+    alone = [i.split(JOIN)[0] for i in np.array(ids)[y == 1]]
+    real = _rows("ct", "unimodal", "test", alone, y[y == 1], score[y == 1])
+    expected = _find(evaluate(real, CLASSES, "covid19", CONFIG, seed=1), metric="recall")
+    row = _find(found, subset="ct", metric="recall")
+    assert (row["low"], row["high"]) == (expected["low"], expected["high"])
+
+
+def test_patients_that_lack_a_modality_are_each_a_cluster_of_it() -> None:
+    """Thirty patients without a cough are drawn as thirty would be whose coughs are their own."""
+    y = np.arange(60) % 2
+    score = np.clip(y * 0.4 + np.random.default_rng(2).uniform(0, 0.6, size=60), 0, 1)
+    settings = {"classes": CLASSES, "positive": "covid19", "config": CONFIG, "seed": 5}
+    found = []
+    for absent in (lambda i: ABSENT, lambda i: f"cough{i:02d}"):
+        coughs = [f"shared{i % 5}" if i < 30 else absent(i) for i in range(60)]
+        ids = [f"ct{i:02d}{JOIN}{cough}" for i, cough in enumerate(coughs)]
+        frame = pd.concat(
+            [
+                _rows("ct", "unimodal", "test", ids, y, score, simulated=True),
+                _rows("ct", "other", "test", ids, y, score[::-1], simulated=True),
+                _rows("ct+cough", "mean", "val", ids, y, score, simulated=True),
+            ]
+        )
+        found.append(paired_difference(frame, ("ct", "unimodal"), ("ct", "other"), **settings))
+    assert found[0] == found[1]
+
+
 def test_three_classes_are_macro_averaged() -> None:
     classes = ("normal", "covid19", "pneumonia")
     rng = np.random.default_rng(4)
@@ -199,6 +264,15 @@ def test_comparison_table_has_one_line_per_subset_and_method() -> None:
     assert list(table.columns[-2:]) == ["n_patients", "simulated"]
     row = _find(rows, subset="cough", split="test", metric="roc_auc")
     assert table.set_index("subset").loc["cough", "roc_auc_high"] == row["high"]
+
+
+def test_comparison_table_of_one_class_holds_numbers_that_print() -> None:
+    rows = evaluate(_cohort().query("y_true == 'covid19'"), CLASSES, "covid19", CONFIG, seed=1)
+    table = comparison_table(rows)
+    figures = table.drop(columns=["subset", "method", "n_patients", "simulated"])
+    assert set(map(str, figures.dtypes)) == {"float64"}
+    assert table["roc_auc"].isna().all()
+    assert [f"{value:.3f}" for value in table["roc_auc"]] == ["nan"] * 3
 
 
 def test_comparison_table_of_nothing_still_has_its_columns() -> None:

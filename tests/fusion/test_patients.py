@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pulmofuse.errors import StudyError
 from pulmofuse.fusion import paired_patients, simulated_patients
-from pulmofuse.schema import JOIN
+from pulmofuse.schema import ABSENT, JOIN
 
 COLUMNS = ["patient_id", "split", "y_true", "simulated", "ct", "cxr", "cough"]
 MODALITIES = COLUMNS[4:]
@@ -80,10 +80,11 @@ def test_simulated_patients_take_whole_patients_and_name_them_in_order() -> None
 def test_simulated_patients_keep_within_split_and_class(cohort: pd.DataFrame, seed: int) -> None:
     table = simulated_patients(cohort, seed)
     known = cohort.set_index("record_id")
+    present = [m for m in MODALITIES if m in set(cohort["modality"])]
     assert table["simulated"].all()
     assert table["patient_id"].is_unique
     for row in table.itertuples():
-        used = []
+        parts = dict(zip(present, row.patient_id.split(JOIN), strict=True))
         for modality in MODALITIES:
             ids = getattr(row, modality)
             taken = known.loc[list(ids)]
@@ -91,9 +92,31 @@ def test_simulated_patients_keep_within_split_and_class(cohort: pd.DataFrame, se
             assert (taken["split"] == row.split).all()
             assert (taken["y_true"] == row.y_true).all()
             patients = list(taken["patient_id"].unique())
-            assert len(patients) <= 1
-            used += patients
-        assert row.patient_id == JOIN.join(used)
+            assert patients == [p for p in [parts.get(modality, ABSENT)] if p != ABSENT]
+
+
+def test_an_absent_modality_keeps_its_place_in_the_name() -> None:
+    table = simulated_patients(
+        records(
+            ("r1", "x", "ct", "test", "ill"),
+            ("r2", "y", "cough", "test", "ill"),
+            ("r3", "z", "cough", "test", "well"),
+        ),
+        seed=0,
+    )
+    # No record is an X-ray, so there is no part for one.
+    assert table["patient_id"].tolist() == [f"x{JOIN}y", f"{ABSENT}{JOIN}z"]
+
+
+@pytest.mark.parametrize("name", [f"a{JOIN}b", "a &", "& b", f"{JOIN}{JOIN}"])
+def test_a_real_name_cannot_pass_for_two(name: str) -> None:
+    table = simulated_patients(
+        records(("r1", name, "ct", "test", "ill"), ("r2", name, "cough", "test", "ill")), seed=0
+    )
+    (patient,) = table["patient_id"]
+    first, second = patient.split(JOIN)
+    assert first == second
+    assert table.loc[0, ["ct", "cough"]].tolist() == [("r1",), ("r2",)]
 
 
 @settings(deadline=None, max_examples=60)

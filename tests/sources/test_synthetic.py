@@ -270,6 +270,24 @@ class TestOracle:
         assert target["ct"] != stored["oracle_auc"]["ct"]
         assert read_truth(tmp_path) is None
 
+    @pytest.mark.parametrize(
+        ("mapping", "positive"),
+        [
+            ({Label.NORMAL: "well", Label.PNEUMONIA: "sick"}, "covid19"),
+            (None, "influenza"),
+            ({Label.NORMAL: "well"}, None),
+            ({Label.NORMAL: "well"}, "well"),
+            (dict.fromkeys(DRAWN, "all"), None),
+            ({Label.OTHER_ABNORMAL: "sick"}, None),
+        ],
+        ids=["positive unmapped", "positive unknown", "one class", "one class, positive", "pooled",
+             "none"],
+    )  # fmt: skip
+    def test_no_truth_for_a_target_that_the_cohort_has_not(
+        self, cohort: Path, mapping: dict[Label, str] | None, positive: str | None
+    ) -> None:
+        assert read_truth(cohort, mapping, positive) is None
+
     @pytest.mark.parametrize("text", ["[]", "{}", "not json", '{"oracle_auc": 3}'])
     def test_a_damaged_truth_file_is_an_error(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "truth.json").write_text(text)

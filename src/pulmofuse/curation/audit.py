@@ -29,7 +29,13 @@ class Audit:
         return {"verdict": self.verdict, "checks": [check.to_json() for check in self.checks]}
 
 
-def audit(manifest: pd.DataFrame, target: pd.Series, sha256: pd.Series, seed: int) -> Audit:
+def audit(
+    manifest: pd.DataFrame,
+    target: pd.Series,
+    sha256: pd.Series,
+    seed: int,
+    contradictions: int = 0,
+) -> Audit:
     """Ask every question of a manifest.
 
     Args:
@@ -37,6 +43,7 @@ def audit(manifest: pd.DataFrame, target: pd.Series, sha256: pd.Series, seed: in
         target: class name per record, with the manifest's index; records without one are left out.
         sha256: of each file's content, with the manifest's index; null where unknown.
         seed: of cross-validation and bootstrap. The order of rows does not matter.
+        contradictions: contents under two classes that `drop_duplicates` left out of the manifest.
 
     Returns:
         Checks with the ids `leakage.patient`, `leakage.exact_duplicate`, `labels.contradiction`
@@ -50,7 +57,7 @@ def audit(manifest: pd.DataFrame, target: pd.Series, sha256: pd.Series, seed: in
     checks = [
         leakage.leakage_patient(records),
         leakage.leakage_exact_duplicate(records),
-        *leakage.label_contradictions(records),
+        *leakage.label_contradictions(records, contradictions),
     ]
     classes = sorted(set(records["y_true"].astype(str)))
     for modality in Modality:

@@ -57,42 +57,56 @@ def leakage_exact_duplicate(records: pd.DataFrame) -> Check:
     return Check("leakage.exact_duplicate", "fail", float(len(leaking)), None, None, detail, remedy)
 
 
-def label_contradictions(records: pd.DataFrame) -> list[Check]:
+def label_contradictions(records: pd.DataFrame, left_out: int = 0) -> list[Check]:
     """Files, and patients, that carry two classes: two checks of one id.
 
     Args:
         records: path, sha256, patient_id, y_true (class name).
+        left_out: contents under two classes that are not in `records` any more.
     """
+    return [_torn_files(records, left_out), _torn_patients(records)]
+
+
+def _torn_files(records: pd.DataFrame, left_out: int) -> Check:
+    """File contents under two classes: in the records, or left out of them before."""
     classes = _sets(records.dropna(subset=["sha256"]), "sha256", "y_true")
     torn = classes[classes.map(len) > 1]
-    if torn.empty:
-        files = Check(
-            "labels.contradiction", "pass", 0.0, None, None,
-            "No file stands with identical content under two classes.", "",
-        )  # fmt: skip
-    else:
+    if not torn.empty:
         paths = sorted(records.loc[records["sha256"] == torn.index[0], "path"].astype(str))
-        files = Check(
+        return Check(
             "labels.contradiction", "fail", float(len(torn)), None, None,
             f"{counted(len(torn), 'file content')} under two classes (such as"
             f" {' and '.join(paths[:2])}): at least one copy of each has a wrong label.",
             "find out which label is right, and leave the other copy out",
         )  # fmt: skip
+    if left_out:
+        return Check(
+            "labels.contradiction", "warn", float(left_out), None, None,
+            f"{counted(left_out, 'file content')} {'stands' if left_out == 1 else 'stand'} under"
+            " two classes; every copy was left out before the split.",
+            "find out which label is right",
+        )  # fmt: skip
+    return Check(
+        "labels.contradiction", "pass", 0.0, None, None,
+        "No file stands with identical content under two classes.", "",
+    )  # fmt: skip
+
+
+def _torn_patients(records: pd.DataFrame) -> Check:
+    """Patients with records of two classes."""
     classes = _sets(records, "patient_id", "y_true")
     torn = classes[classes.map(len) > 1]
     if torn.empty:
-        people = Check(
+        return Check(
             "labels.contradiction", "pass", 0.0, None, None,
             "No patient has records of two classes.", "",
         )  # fmt: skip
-    else:
-        people = Check(
-            "labels.contradiction", "warn", float(len(torn)), None, None,
-            f"{counted(len(torn), 'patient')} with records of two classes ({_examples(torn)}):"
-            " a disease may have come or gone between them, or a label is wrong.",
-            "look at the dates of these records",
-        )  # fmt: skip
-    return [files, people]
+    return Check(
+        "labels.contradiction", "warn", float(len(torn)), None, None,
+        f"{counted(len(torn), 'patient')} with records of two classes ({_examples(torn)}):"
+        " a disease may have come or gone between them, or a label is wrong.",
+        "look at the dates of these records",
+    )  # fmt: skip
 
 
 def _sets(records: pd.DataFrame, by: str, of: str) -> pd.Series:

@@ -84,12 +84,10 @@ def fit_calibration(
     p: ArrayLike,
     y: ArrayLike,
     n_classes: int | None = None,
-    *,
-    weights: ArrayLike | None = None,
 ) -> Calibration:
     """Fit temperature and biases to validation data.
 
-    Minimises the weighted sum of -log q_y plus the prior's (log temperature)^2 / 2 and
+    Minimises the sum of -log q_y plus the prior's (log temperature)^2 / 2 and
     bias_c^2 / 2 (see `_PRIOR_SD`). A class without validation rows says nothing of the biases,
     so only the temperature is fitted then. No rows at all give the identity.
 
@@ -97,7 +95,6 @@ def fit_calibration(
         p: (n, classes) probabilities.
         y: (n,) int, true classes.
         n_classes: checked against `p` if given.
-        weights: (n,) >= 0, e.g. 1 / records of the patient; scaled to a mean of 1.
 
     Raises:
         StudyError: `p` is not finite, or does not have `n_classes` columns.
@@ -117,14 +114,12 @@ def fit_calibration(
         )
     if len(truth) == 0:
         return identity_calibration(k)
-    weight = np.ones(len(truth)) if weights is None else np.asarray(weights, dtype=np.float64)
-    weight = weight / weight.mean()
-    with_bias = bool((np.bincount(truth, weights=weight, minlength=k) > 0).all())
+    with_bias = bool((np.bincount(truth, minlength=k) > 0).all())
     log_p = _log(raw)
     answer = minimize(
         _objective,
         np.zeros(k + 1),
-        args=(log_p, np.eye(k)[truth], weight, with_bias),
+        args=(log_p, np.eye(k)[truth], with_bias),
         jac=True,
         method="L-BFGS-B",
     )
@@ -132,13 +127,13 @@ def fit_calibration(
 
 
 def _objective(
-    theta: FloatArray, log_p: FloatArray, onehot: FloatArray, weight: FloatArray, with_bias: bool
+    theta: FloatArray, log_p: FloatArray, onehot: FloatArray, with_bias: bool
 ) -> tuple[float, FloatArray]:
     """Penalised loss and its gradient; theta = (-log temperature, biases), (classes + 1,)."""
     scale = np.exp(theta[0])
     log_q = _log_softmax(scale * log_p + theta[1:])
-    residual = (np.exp(log_q) - onehot) * weight[:, None]
-    loss = -float((weight[:, None] * onehot * log_q).sum())
+    residual = np.exp(log_q) - onehot
+    loss = -float((onehot * log_q).sum())
     gradient = np.concatenate([[(residual * log_p).sum() * scale], residual.sum(axis=0)])
     if not with_bias:
         gradient[1:] = 0.0

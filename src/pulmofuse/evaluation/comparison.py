@@ -18,7 +18,7 @@ from pulmofuse.config import EvaluationConfig
 from pulmofuse.errors import StudyError
 from pulmofuse.evaluation.bootstrap import cluster_weights, percentile_interval
 from pulmofuse.evaluation.metrics import METRICS, IntArray, Metric, roc_auc
-from pulmofuse.schema import JOIN, SUBSET_JOIN, Split, class_columns
+from pulmofuse.schema import ABSENT, JOIN, SUBSET_JOIN, Modality, Split, class_columns
 from pulmofuse.statistics import FloatArray
 
 Row = dict[str, Any]
@@ -74,11 +74,11 @@ def evaluate(
     Raises:
         StudyError: a class of the predictions is not in `classes`.
     """
-    full = _full_subset(predictions)
+    cohort = _modalities(predictions)
     rows: list[Row] = []
     for keys, group in _groups(predictions):
         for site, part in _sites(group, str(keys["method"])):
-            table = _table(part, classes, str(keys["subset"]), full, bool(keys["simulated"]))
+            table = _table(part, classes, str(keys["subset"]), cohort, bool(keys["simulated"]))
             n_boot = config.bootstrap if keys["split"] == Split.TEST else 0
             rows += [
                 {**keys, "site": site, **figures, "n_patients": table.n_patients}
@@ -98,7 +98,8 @@ def comparison_table(rows: Sequence[Row]) -> pd.DataFrame:
         rows: of `evaluate`.
 
     Returns:
-        Columns `subset, method, <metric>, <metric>_low, <metric>_high ..., n_patients, simulated`.
+        Columns `subset, method, <metric>, <metric>_low, <metric>_high ..., n_patients, simulated`;
+        what is undefined is NaN.
     """
     lines: dict[tuple[str, str, bool], Row] = {}
     for row in rows:
@@ -111,7 +112,8 @@ def comparison_table(rows: Sequence[Row]) -> pd.DataFrame:
         line |= {"n_patients": row["n_patients"], "simulated": row["simulated"]}
     figures = [f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")]
     columns = ["subset", "method", *figures, "n_patients", "simulated"]
-    return pd.DataFrame(list(lines.values()), columns=columns)
+    table = pd.DataFrame(list(lines.values()), columns=columns)
+    return table.astype(dict.fromkeys(figures, np.float64))
 
 
 def paired_difference(
@@ -314,14 +316,14 @@ def _paired_tables(
     common = frames[0].index
     for frame in frames[1:]:
         common = common[common.isin(frame.index)]
-    full = _full_subset(predictions)
+    cohort = _modalities(predictions)
     simulated = bool(frames[0]["simulated"].any())
     # Every modality of the patient may matter to one of the pair, so all factors are resampled.
-    return [_table(f.loc[common].reset_index(), classes, full, full, simulated) for f in frames]
+    return [_table(f.loc[common].reset_index(), classes, cohort, cohort, simulated) for f in frames]
 
 
 def _table(
-    frame: pd.DataFrame, classes: Sequence[str], subset: str, full: str, simulated: bool
+    frame: pd.DataFrame, classes: Sequence[str], subset: str, cohort: str, simulated: bool
 ) -> _Table:
     """Predictions as arrays; see `_Table`."""
     patients = frame["patient_id"].astype(str)
@@ -329,26 +331,28 @@ def _table(
         y=_codes(frame["y_true"], classes),
         p=frame[class_columns(classes)].to_numpy(dtype=np.float64),
         predicted=_codes(frame["y_pred"], classes),
-        factors=_factors(patients, subset, full) if simulated else (patients.to_numpy(),),
+        factors=_factors(patients, subset, cohort) if simulated else (patients.to_numpy(),),
         n_patients=int(patients.nunique()),
     )
 
 
-def _factors(patients: pd.Series, subset: str, full: str) -> tuple[NDArray[Any], ...]:
+def _factors(patients: pd.Series, subset: str, cohort: str) -> tuple[NDArray[Any], ...]:
     """The real patients behind simulated ones: one (n,) array per modality of `subset`.
 
-    A simulated patient joins one real patient per modality of the cohort (`full`); a row that uses
-    some of the modalities depends on their patients only.
+    A simulated patient joins one real patient per modality of the `cohort`; a row that uses
+    some of the modalities depends on their patients only. A modality that it lacks is shared with
+    nobody: there each simulated patient is a cluster of its own.
     """
     parts = [patient.split(JOIN) for patient in patients]
     widths = {len(part) for part in parts}
     if len(widths) != 1:
         return (patients.to_numpy(),)
     columns = np.array(parts, dtype=object).T
-    cohort, wanted = full.split(SUBSET_JOIN), subset.split(SUBSET_JOIN)
-    if len(columns) == len(cohort):
-        columns = columns[[cohort.index(modality) for modality in wanted]]
-    return tuple(column.astype(str) for column in columns)
+    places = cohort.split(SUBSET_JOIN)
+    if len(columns) == len(places):
+        columns = columns[[places.index(modality) for modality in subset.split(SUBSET_JOIN)]]
+    own = patients.to_numpy(dtype=object)
+    return tuple(np.where(column == ABSENT, own, column).astype(str) for column in columns)
 
 
 def _codes(names: pd.Series, classes: Sequence[str]) -> IntArray:
@@ -362,6 +366,12 @@ def _codes(names: pd.Series, classes: Sequence[str]) -> IntArray:
             "evaluate with the classes that the models were trained on",
         )
     return np.asarray(codes)
+
+
+def _modalities(predictions: pd.DataFrame) -> str:
+    """All modalities of the cohort, whether or not a patient has all of them."""
+    names = {name for subset in set(predictions["subset"]) for name in subset.split(SUBSET_JOIN)}
+    return SUBSET_JOIN.join(m.value for m in Modality if m.value in names)
 
 
 def _full_subset(predictions: pd.DataFrame) -> str:

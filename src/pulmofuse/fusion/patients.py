@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pulmofuse.errors import StudyError
-from pulmofuse.schema import JOIN, Modality
+from pulmofuse.schema import ABSENT, JOIN, Modality
 
 #: Columns of a table of patients; the last three hold tuples of record_ids, () where absent.
 PATIENT_COLUMNS = ("patient_id", "split", "y_true", "simulated", *(m.value for m in Modality))
@@ -59,13 +59,15 @@ def simulated_patients(records: pd.DataFrame, seed: int) -> pd.DataFrame:
 
     Returns:
         A table with the columns `PATIENT_COLUMNS`. `patient_id` joins the real ones with
-        `schema.JOIN` in the order ct, cxr, cough. Where a class has no patient of a modality in a
-        split, its rows lack that modality.
+        `schema.JOIN`, one part for each modality of `records`, in the order ct, cxr, cough. Where a
+        class has no patient of a modality in a split, its rows lack that modality, and their part
+        of it is `schema.ABSENT`.
 
     Raises:
         StudyError: a record has no split or no class.
     """
     _check(records)
+    modalities = [m for m in Modality if (records["modality"] == m.value).any()]
     rows = []
     for (split, y_true), group in records.groupby(_KEYS, sort=True):
         real = {m: _patients(group[group["modality"] == m.value]) for m in Modality}
@@ -78,10 +80,14 @@ def simulated_patients(records: pd.DataFrame, seed: int) -> pd.DataFrame:
         for i in range(n):
             chosen = {m: patients[i] for m, patients in drawn.items()}
             of_modality = {m: real[m][patient] for m, patient in chosen.items()}
-            rows.append(
-                _row(JOIN.join(chosen.values()), split, y_true, of_modality, simulated=True)
-            )
+            name = JOIN.join(_part(chosen.get(m, ABSENT)) for m in modalities)
+            rows.append(_row(name, split, y_true, of_modality, simulated=True))
     return _table(rows)
+
+
+def _part(patient: str) -> str:
+    """A patient's name within a joined one: without the sign that joins, to be split again."""
+    return patient.replace(JOIN.strip(), "+")
 
 
 def _balanced(patients: Sequence[str], n: int, generator: np.random.Generator) -> list[str]:

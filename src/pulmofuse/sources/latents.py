@@ -164,6 +164,13 @@ def separation(config: SyntheticConfig, subset: tuple[Modality, ...]) -> float:
     return float(np.sqrt(d @ np.linalg.solve(sigma, d)))
 
 
+def target_classes(config: SyntheticConfig, mapping: Mapping[Label, str] | None) -> list[str]:
+    """Classes of a study that the cohort has patients of; see `oracle_auc` for the mapping."""
+    if mapping is None:
+        return [label.value for label in config.classes]
+    return list(dict.fromkeys(mapping[label] for label in config.classes if label in mapping))
+
+
 def oracle_auc(
     config: SyntheticConfig,
     mapping: Mapping[Label, str] | None = None,
@@ -177,13 +184,18 @@ def oracle_auc(
             cohort's own classes.
         positive: class whose AUC is wanted; None means the macro mean of one versus rest.
 
+    Raises:
+        ValueError: the mapping leaves fewer than two classes, or `positive` is not one of them.
+
     Returns:
         {"ct": auc, ..., "ct+cxr+cough": auc}, by Monte Carlo over the sufficient statistics, with
         the same draws for every subset.
     """
     names = {label: label.value for label in config.classes} if mapping is None else mapping
     kept = [i for i, label in enumerate(config.classes) if label in names]
-    groups = list(dict.fromkeys(names[config.classes[i]] for i in kept))
+    groups = target_classes(config, mapping)
+    if len(groups) < 2:
+        raise ValueError("an AUC needs two classes or more")
     member = np.array([[names[config.classes[i]] == g for g in groups] for i in kept], float)
     wanted = [groups.index(positive)] if positive is not None else range(len(groups))
     rng = np.random.default_rng(_ORACLE_SEED)

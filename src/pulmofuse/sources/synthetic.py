@@ -58,6 +58,7 @@ from pulmofuse.sources.latents import (
     SyntheticConfig,
     draw_patient,
     oracle_auc,
+    target_classes,
 )
 from pulmofuse.sources.patients import PATIENTS_FILE
 
@@ -130,7 +131,10 @@ def generate(
 def read_truth(
     root: Path, mapping: Mapping[Label, str] | None = None, positive: str | None = None
 ) -> dict[str, float] | None:
-    """The best possible ROC-AUC per subset of modalities, or None where `root` has no truth.
+    """The best possible ROC-AUC per subset of modalities, or None where there is no such figure.
+
+    There is none if `root` has no truth, if the mapping leaves fewer than two of the cohort's
+    classes, or if `positive` is not among them.
 
     Args:
         root: a cohort's folder.
@@ -147,9 +151,13 @@ def read_truth(
     try:
         if mapping is None and positive is None:
             return {str(k): float(v) for k, v in stored["oracle_auc"].items()}
-        return oracle_auc(SyntheticConfig.model_validate(stored["config"]), mapping, positive)
+        config = SyntheticConfig.model_validate(stored["config"])
     except (KeyError, AttributeError, TypeError, ValidationError):
         raise SourceError(root / _TRUTH_JSON, "is not a truth file", _OBTAIN) from None
+    groups = target_classes(config, mapping)
+    if len(groups) < 2 or (positive is not None and positive not in groups):
+        return None
+    return oracle_auc(config, mapping, positive)
 
 
 def scan(root: Path) -> Scan:
