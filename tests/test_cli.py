@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from pulmofuse import __version__, cli
 from pulmofuse.cli import app
+from pulmofuse.evaluation import METRICS
 
 RUNNER = CliRunner()
 
@@ -91,6 +96,8 @@ def test_a_folder_of_bad_files_ends_neither_scan_nor_check(
         (["study", "absent.yaml"], "absent.yaml"),
         (["data", "scan", "covid_tc:."], "covid_ct"),
         (["data", "scan", "folder:nowhere"], "nowhere"),
+        (["data", "scan", "my-hospital"], "SOURCE:ROOT"),
+        (["data", "scan", ":my-hospital"], "SOURCE:ROOT"),
         (["data", "check", "absent.parquet"], "absent.parquet"),
         (["predict", "nowhere", "--ct", "x.png"], "bundle"),
         (["evaluate", "nowhere", "folder:."], "bundle"),
@@ -116,14 +123,118 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(
     assert lines[0].startswith("error: ")
 
 
+def _exit_of(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], error: BaseException | None = None
+) -> object:
+    """Exit code of the command line; `error` is raised within `data list`."""
+    if error is not None:
+
+        class Raising(dict[str, object]):
+            def values(self) -> NoReturn:  # type: ignore[override]
+                raise error
+
+        monkeypatch.setattr("pulmofuse.sources.SOURCES", Raising())
+    monkeypatch.setattr(sys, "argv", ["pulmofuse", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return stop.value.code
+
+
 def test_ctrl_c_says_that_the_run_can_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted() -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cli, "app", interrupted)
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 130
+    assert _exit_of(monkeypatch, ["data", "list"], KeyboardInterrupt()) == 130
     assert "goes on from here" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "runs/x")
+    assert _exit_of(monkeypatch, ["data", "list"], full) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: runs/x: No space left on device.")
+    assert message.count("\n") == 1
+
+
+def test_an_out_that_cannot_be_a_folder_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert _exit_of(monkeypatch, ["demo", "--out", str(tmp_path / "file" / "out")]) == 2
+    errors = [e for e in capsys.readouterr().err.splitlines() if e.startswith("error: ")]
+    assert len(errors) == 1
+    assert "Not a directory" in errors[0]
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), BrokenPipeError(errno.EPIPE, "Broken pipe")])
+def test_a_reader_that_has_left_is_no_news(
+    error: OSError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _exit_of(monkeypatch, ["data", "list"], error) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_paths_that_look_like_markup_are_shown_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["[covid] 1.png", "[b]", "[/b]", ":lungs:.png"]
+    table = pd.DataFrame({"path": names, "reason": "cut", "remedy": "[/red] none"})
+    cli._print_exclusions(Console(width=200), table)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in [*names, "[/red] none"])
+    with cli._Display() as display:
+        display.step("Read [/b]")
+        display.finish("runs/[/b]")
+    assert "Read [/b]: runs/[/b]" in capsys.readouterr().err
+
+
+def test_the_progress_bar_shows_markup_as_it_is_and_goes_when_the_work_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    def work(display: cli._Display) -> None:
+        with display:
+            display.step("Read")
+            display.update(1, 2, "[/b].png")
+            raise ValueError("within")
+
+    display = cli._Display()
+    with pytest.raises(ValueError, match="within"):
+        work(display)
+    assert display._progress is None
+    assert "[/b].png" in capsys.readouterr().err
+
+
+def test_undefined_figures_are_dashes(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {f"{m}{end}": [None, math.nan] for m in METRICS for end in ("", "_low", "_high")}
+    table = pd.DataFrame(
+        {
+            "subset": ["ct", "cxr"],
+            "method": "unimodal",
+            **figures,
+            "n_patients": 3,
+            "simulated": False,
+        }
+    )
+    cli._print_comparison(table)
+    shown = capsys.readouterr().out
+    assert shown.count("–") == 2 * (1 + len(cli._SHOWN))
+    assert "nan" not in shown
+    assert "None" not in shown
+
+
+@pytest.mark.parametrize(
+    ("figures", "shown"),
+    [
+        ((0.5, 0.25, 0.75), "0.500 [0.250, 0.750]"),
+        ((0.5, None, None), "0.500"),
+        ((math.nan, math.nan, math.nan), "–"),
+        ((None, None, None), "–"),
+    ],
+)
+def test_an_interval_is_shown_as_far_as_it_is_defined(
+    figures: tuple[float | None, float | None, float | None], shown: str
+) -> None:
+    assert cli._interval(*figures) == shown

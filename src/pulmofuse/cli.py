@@ -6,21 +6,25 @@ Heavy imports stand inside the commands, so that `--help` answers at once.
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from pulmofuse import __version__
-from pulmofuse.errors import PulmofuseError
+from pulmofuse.errors import PulmofuseError, SourceError
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.progress import Progress
+    from rich.text import Text
 
 #: Exit code of an error that the user can act on (also typer's code for wrong usage).
 EXIT_USER_ERROR = 2
+EXIT_BROKEN_PIPE = 1
 EXIT_INTERRUPTED = 130
 
 _SHOWN = {"accuracy": "acc.", "recall": "sens.", "specificity": "spec.", "f1": "F1"}
@@ -47,15 +51,28 @@ Overrides = Annotated[
 
 
 def main() -> None:
-    """Entry point: an error of ours becomes one line and exit code 2."""
+    """Entry point: an error that the user can act on becomes one line and exit code 2."""
     try:
         app()
     except PulmofuseError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(EXIT_USER_ERROR)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from here", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        _fail(error)
+    except BrokenPipeError:
+        # The reader (`| head`) has left, and nobody needs to hear of it.
+        sys.exit(EXIT_BROKEN_PIPE)
+    except OSError as error:
+        remedy = "check the path, its permissions and the free space on its disk"
+        what = error.filename or "file system"
+        _fail(PulmofuseError(os.fsdecode(what), error.strerror or repr(error), remedy))
+    except SystemExit as stop:
+        # Typer turns Ctrl+C into this exit code, and says nothing.
+        if stop.code == EXIT_INTERRUPTED:
+            typer.echo("stopped; the same command goes on from here", err=True)
+        raise
+
+
+def _fail(error: PulmofuseError) -> NoReturn:
+    typer.secho(f"error: {error}", fg="red", err=True)
+    sys.exit(EXIT_USER_ERROR)
 
 
 def _version(value: bool) -> None:
@@ -150,19 +167,20 @@ def predict(
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=f"{result.predicted}  ({result.subset}, {result.method})")
+    table = Table(title=Text(f"{result.predicted}  ({result.subset}, {result.method})"))
     table.add_column("class")
     for name in result.by_modality:
         table.add_column(name, justify="right")
     table.add_column("together", justify="right", style="bold")
     for name, p in result.probabilities.items():
         singles = [f"{values[name]:.3f}" for values in result.by_modality.values()]
-        table.add_row(name, *singles, f"{p:.3f}")
+        table.add_row(Text(name), *singles, f"{p:.3f}")
     console = Console()
     console.print(table)
     for warning in result.warnings:
-        console.print(f"[yellow]note:[/yellow] {warning}", highlight=False)
+        console.print(Text.assemble(("note:", "yellow"), f" {warning}"))
     console.print("[bold]Research use only, not a medical device.[/bold]")
 
 
@@ -179,14 +197,9 @@ def data_list() -> None:
         table.add_column(column)
     for source in SOURCES.values():
         known = {True: "yes", False: "no", None: "in part"}[source.patients_known]
-        table.add_row(
-            source.name,
-            ", ".join(source.modalities),
-            ", ".join(source.labels),
-            known,
-            source.licence,
-            source.size,
-        )
+        modalities, labels = ", ".join(source.modalities), ", ".join(source.labels)
+        row = _cells(source.name, modalities, labels, known, source.licence, source.size)
+        table.add_row(*row)
     Console().print(table)
 
 
@@ -202,9 +215,12 @@ def data_scan(
     from rich.console import Console
 
     from pulmofuse.schema import exclusions_frame, write_manifest
-    from pulmofuse.sources import scan_source
+    from pulmofuse.sources import SOURCES, scan_source
 
-    name, _, root = data.partition(":")
+    name, colon, root = data.partition(":")
+    if not name or not colon:
+        remedy = f"write SOURCE:ROOT, e.g. folder:my-hospital; known sources: {', '.join(SOURCES)}"
+        raise SourceError(data, "names no source and its folder", remedy)
     scan = scan_source(name, data_root, root or ".")
     counts = scan.records.groupby(["modality", "label"]).agg(
         files=("record_id", "size"), patients=("patient_id", "nunique")
@@ -269,11 +285,11 @@ class _Display:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=self._console,
             transient=True,
         )
@@ -289,7 +305,11 @@ class _Display:
     def finish(self, note: str) -> None:
         """The step is over."""
         self._stop()
-        self._console.print(f"[green]✓[/green] {self._title}: {note}", highlight=False)
+        from rich.text import Text
+
+        # A path may hold what rich takes for markup: "[b]".
+        line = Text.assemble(("✓", "green"), f" {self._title}: {note}")
+        self._console.print(line, soft_wrap=True)
 
     def _stop(self) -> None:
         if self._progress is not None:
@@ -314,7 +334,7 @@ def _print_comparison(table: pd.DataFrame) -> None:
         _interval(*row) for row in table[["roc_auc", "roc_auc_low", "roc_auc_high"]].to_numpy()
     ]
     for name, title in _SHOWN.items():
-        shown[title] = [f"{value:.3f}" for value in table[name]]
+        shown[title] = [_figure(value) for value in table[name]]
     simulated = bool(table["simulated"].any())
     shown["n"] = [
         f"{n}*" if s else str(n)
@@ -325,8 +345,23 @@ def _print_comparison(table: pd.DataFrame) -> None:
         typer.echo("* simulated patients: records of one class joined, not the same person")
 
 
-def _interval(value: float, low: float, high: float) -> str:
-    return "–" if value != value else f"{value:.3f} [{low:.3f}, {high:.3f}]"  # noqa: PLR0124  # NaN
+def _figure(value: float | None) -> str:
+    """A figure, or a dash where it is undefined: one class has no AUC."""
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    """A figure with its interval, as far as they are defined."""
+    if "–" in (_figure(low), _figure(high)):
+        return _figure(value)
+    return f"{_figure(value)} [{_figure(low)}, {_figure(high)}]"
+
+
+def _cells(*values: object) -> list[Text]:
+    """Cells as they stand: rich would take a path such as "[covid] 1.png" for markup."""
+    from rich.text import Text
+
+    return [Text(str(value)) for value in values]
 
 
 def _print_table(console: object, frame: pd.DataFrame, title: str) -> None:
@@ -334,11 +369,12 @@ def _print_table(console: object, frame: pd.DataFrame, title: str) -> None:
     from rich.table import Table
 
     # No frame: a comparison must fit the 80 columns of a log.
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in frame.columns:
-        table.add_column(str(column), overflow="fold")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    (table.title,), table.title_justify = _cells(title), "left"
+    for column in _cells(*frame.columns):
+        table.add_column(column, overflow="fold")
     for row in frame.itertuples(index=False):
-        table.add_row(*(str(value) for value in row))
+        table.add_row(*_cells(*row))
     assert isinstance(console, Console)  # noqa: S101  # rich is imported inside functions only
     console.print(table)
 

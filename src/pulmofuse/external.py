@@ -5,14 +5,18 @@ evaluate_external(Path("runs/covid"), "covid_chestxray:covid-chestxray-dataset",
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
-from pulmofuse.config import SourceConfig, StudyConfig, load_config
-from pulmofuse.errors import StudyError
+from pulmofuse.config import SourceConfig, StudyConfig, Target, load_config
+from pulmofuse.errors import SourceError, StudyError
 from pulmofuse.evaluation import comparison_table, evaluate
 from pulmofuse.files import atomic_path, write_json
+from pulmofuse.fusion import paired_patients
 from pulmofuse.inference import Bundle, Scores, load_bundle, score_records
 from pulmofuse.pipeline import (
     Cohort,
@@ -22,13 +26,21 @@ from pulmofuse.pipeline import (
     decide,
     decision_predictions,
     feature_predictions,
-    fusion_patients,
     locked,
     prepare_cohort,
     record_predictions,
     scan,
 )
-from pulmofuse.schema import Modality, Split, exclusions_frame, read_manifest, write_manifest
+from pulmofuse.schema import (
+    Exclusion,
+    Modality,
+    Split,
+    class_columns,
+    exclusions_frame,
+    iterate,
+    read_manifest,
+    write_manifest,
+)
 
 
 def evaluate_external(
@@ -36,7 +48,9 @@ def evaluate_external(
 ) -> pd.DataFrame:
     """Score records outside a study with its bundle, and compute the study's figures for them.
 
-    Nothing is fitted: calibration, thresholds and fusion weights are those of the study.
+    Nothing is fitted: preprocessing, calibration, thresholds and fusion weights are those of the
+    bundle. Files and patients that the study trained or validated on are left out and counted.
+    Modalities are joined for true patients only.
 
     Args:
         study: output folder of a study.
@@ -82,13 +96,9 @@ def _collect(
     out: Path,
     reporter: Reporter,
 ) -> Cohort:
-    """Records with classes that the bundle knows, all of them as test records."""
+    """Records with classes that the bundle knows and its study never saw, all as test records."""
     reporter.step("Scan the data")
-    name, colon, root = data.partition(":")
-    if colon and not Path(data).exists():
-        manifest, excluded = scan((SourceConfig(name=name, root=root or "."),), data_root)
-    else:
-        manifest, excluded = read_manifest(Path(data)), exclusions_frame([])
+    manifest, excluded = _manifest(data, data_root)
     reporter.finish(f"{len(manifest):,} files")
     known = manifest["modality"].isin([m.value for m in bundle.unimodal])
     if not known.any():
@@ -96,10 +106,73 @@ def _collect(
         raise StudyError(data, "holds no modality of this bundle", f"the bundle reads {modalities}")
     reporter.step("Read and prepare the files")
     cohort = prepare_cohort(
-        manifest[known], excluded, config, data_root, out / "cache", reporter.update
+        manifest[known],
+        excluded,
+        _bundle_config(config, bundle),
+        data_root,
+        out / "cache",
+        reporter.update,
     )
+    cohort = _unseen(cohort, bundle, data)
     reporter.finish(f"{len(cohort.records):,} records")
-    return Cohort(cohort.records.assign(split=Split.TEST.value), cohort.excluded, cohort.caches)
+    return replace(cohort, records=cohort.records.assign(split=Split.TEST.value))
+
+
+def _manifest(data: str, data_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The manifest that `data` names, and what its scan left out."""
+    name, colon, root = data.partition(":")
+    if not colon or Path(data).exists():
+        return read_manifest(Path(data)), exclusions_frame([])
+    if not name:
+        remedy = "give a manifest or SOURCE:ROOT, e.g. folder:my-hospital"
+        raise SourceError(data, "names no source before the colon", remedy)
+    return scan((SourceConfig(name=name, root=root or "."),), data_root)
+
+
+def _bundle_config(config: StudyConfig, bundle: Bundle) -> StudyConfig:
+    """The study's configuration with the bundle's classes and preprocessing.
+
+    The models were trained with what the bundle says; the YAML beside it may have changed since.
+    """
+    try:
+        target = Target(
+            classes=bundle.classes, positive=bundle.positive, mapping=config.target.mapping
+        )
+    except ValidationError:
+        raise StudyError(
+            "config.resolved.yaml",
+            f"its target.mapping does not fit the bundle's classes {', '.join(bundle.classes)}",
+            "run `pulmofuse study` again, so that the two belong together",
+        ) from None
+    parts = {m.value: part.config for m, part in bundle.unimodal.items()}
+    return config.model_copy(update={"target": target, **parts})
+
+
+def _unseen(cohort: Cohort, bundle: Bundle, data: str) -> Cohort:
+    """The cohort without the files and patients that the study trained or validated on."""
+    records = cohort.records
+    files = records["sha256"].isin(bundle.facts.get("training_files", []))
+    patients = records["patient_id"].isin(bundle.facts.get("training_patients", []))
+    seen = files | patients
+    if seen.all():
+        raise StudyError(
+            data,
+            "the study trained on every one of these files or patients",
+            "give data that the study did not train on",
+        )
+    dropped = exclusions_frame(
+        Exclusion(
+            row["path"],
+            row["modality"],
+            row["source"],
+            "audit",
+            f"the study trained on this {'file' if row['same_file'] else 'patient'}",
+            "none needed",
+        )
+        for row in iterate(records.assign(same_file=files)[seen])
+    )
+    excluded = pd.concat([cohort.excluded, dropped], ignore_index=True)
+    return replace(cohort, records=records[~seen].reset_index(drop=True), excluded=excluded)
 
 
 def _score(bundle: Bundle, cohort: Cohort, reporter: Reporter) -> dict[Modality, Scores]:
@@ -120,18 +193,39 @@ def _score(bundle: Bundle, cohort: Cohort, reporter: Reporter) -> dict[Modality,
 def _predict(
     config: StudyConfig, bundle: Bundle, cohort: Cohort, scores: dict[Modality, Scores]
 ) -> pd.DataFrame:
-    """Every record by itself; true patients by every method where they have several modalities."""
+    """Every record by itself; true patients by every method for all subsets that somebody has."""
     classes = bundle.classes
     tables = [record_predictions(cohort.of(m), s, m, classes) for m, s in scores.items()]
-    complete = len(bundle.unimodal) > 1 and set(scores) == set(bundle.unimodal)
-    if complete:
+    if len(scores) > 1:
         columns = ["record_id", "patient_id", "modality", "split", "y_true"]
-        patients = fusion_patients(
-            cohort.records[columns], config.fusion.patients, classes, config.seed
-        )
-        patient_scores = PatientScores(patients, scores, classes)
-        tables += decision_predictions(patient_scores, bundle.decision, config.fusion.rules)
-        if bundle.feature is not None:
-            tables += feature_predictions(patient_scores, bundle.feature)
-    joined = pd.concat(tables, ignore_index=True)
+        patients = paired_patients(cohort.records[columns])
+        n_modalities = (patients[[m.value for m in Modality]].map(len) > 0).sum(axis=1)
+        # Figures of simulated patients have nothing to stand beside where nobody is a true pair.
+        if (n_modalities > 1).any() or config.fusion.patients != "simulated":
+            tables += _patient_predictions(config, bundle, patients, scores)
+    joined = pd.concat([t for t in tables if not t.empty], ignore_index=True)
     return decide(joined, classes, bundle.positive, bundle.thresholds)
+
+
+def _patient_predictions(
+    config: StudyConfig, bundle: Bundle, patients: pd.DataFrame, scores: dict[Modality, Scores]
+) -> list[pd.DataFrame]:
+    """Rows of each patient alone and fused; empty tables for subsets that nobody has."""
+    # The fusions expect every modality of the bundle, in its order; an absent one has no records.
+    complete = {
+        m: scores[m] if m in scores else _no_scores(part.model.feature_dim, bundle.classes)
+        for m, part in bundle.unimodal.items()
+    }
+    patient_scores = PatientScores(patients, complete, bundle.classes)
+    tables = decision_predictions(patient_scores, bundle.decision, config.fusion.rules)
+    if bundle.feature is not None:
+        tables += feature_predictions(patient_scores, bundle.feature)
+    return tables
+
+
+def _no_scores(feature_dim: int, classes: tuple[str, ...]) -> Scores:
+    """Scores of no record."""
+    columns = [*class_columns(classes), *class_columns(classes, raw=True)]
+    index = pd.Index([], name="record_id", dtype=object)
+    table = pd.DataFrame(np.empty((0, len(columns))), columns=columns, index=index)
+    return Scores(table, np.empty((0, feature_dim), dtype=np.float32))

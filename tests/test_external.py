@@ -1,0 +1,236 @@
+"""External evaluation with a bundle of untrained models: what is left out, joined and written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pulmofuse.cli import _print_comparison
+from pulmofuse.config import CtConfig, StudyConfig, dump_config, parse_config
+from pulmofuse.errors import SourceError, StudyError
+from pulmofuse.evaluation import Calibration
+from pulmofuse.external import _bundle_config, evaluate_external
+from pulmofuse.files import read_json, sha256_file, write_json, write_text
+from pulmofuse.inference import Bundle, DecisionFusion, FeatureFusion, Unimodal, save_bundle
+from pulmofuse.inference.bundle import build_model
+from pulmofuse.models import GatedAttentionFusion
+from pulmofuse.pipeline import scan
+from pulmofuse.schema import Modality, subset_name, write_manifest
+from pulmofuse.sources.synthetic import SyntheticConfig, generate
+
+CONFIG = """
+name: untrained
+question: What is written?
+target:
+  classes: [normal, covid19]
+  positive: covid19
+  mapping: {normal: normal, covid19: covid19}
+sources: [{name: synthetic}]
+ct: {preprocessing: {size: 32}, model: {weights: none}}
+cxr: {preprocessing: {size: 32}, model: {weights: none}}
+cough:
+  preprocessing: {duration_s: 0.5, max_windows: 1}
+  model: {architecture: mfcc_lstm}
+evaluation: {bootstrap: 100}
+"""
+SAME = Calibration(1.0, (0.0, 0.0))
+SUBSETS = ("ct", "cxr", "cough", "ct+cxr", "ct+cough", "cxr+cough", "ct+cxr+cough")
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """A study folder with a bundle, and data."""
+
+    study: Path
+    data: Path
+    manifest: pd.DataFrame
+    bundle: Bundle
+    config: StudyConfig
+
+
+def _untrained_bundle(config: StudyConfig) -> Bundle:
+    torch.manual_seed(0)
+    classes = config.target.classes
+    parts = {
+        m: Unimodal(m, config.of(m), build_model(m, config.of(m), len(classes)).eval(), SAME)
+        for m in Modality
+    }
+    dims = {m.value: part.model.feature_dim for m, part in parts.items()}
+    fusion = GatedAttentionFusion(dims, len(classes), 8, 0.0, 0.0)
+    half = np.full(2, 0.5)
+    decision = DecisionFusion(tuple(parts), half, np.full((3, 2), 0.5), np.ones(3), 1.0)
+    calibration = {name: SAME for name in SUBSETS if "+" in name}
+    return Bundle(
+        name="untrained",
+        question="",
+        classes=classes,
+        positive="covid19",
+        unimodal=parts,
+        decision=decision,
+        feature=FeatureFusion(fusion, 8, 0.0, 0.0, calibration),
+        thresholds={},
+    )
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Untrained:
+    root = tmp_path_factory.mktemp("external")
+    study, data = root / "study", root / "data"
+    generate(data, SyntheticConfig(patients=8, classes=("normal", "covid19"), seed=3))
+    config = parse_config(CONFIG)
+    manifest, _ = scan(config.sources, data)
+    bundle = _untrained_bundle(config)
+    save_bundle(study / "bundle", bundle)
+    write_text(study / "config.resolved.yaml", dump_config(config))
+    return Untrained(study, data, manifest, bundle, config)
+
+
+@pytest.fixture
+def evaluated(
+    untrained: Untrained, tmp_path: Path
+) -> Callable[[pd.DataFrame], tuple[pd.DataFrame, pd.DataFrame]]:
+    """Evaluate a manifest: the comparison table and the predictions."""
+
+    def run(manifest: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+        write_manifest(tmp_path / "some.parquet", manifest)
+        path, out = str(tmp_path / "some.parquet"), tmp_path / "out"
+        table = evaluate_external(untrained.study, path, untrained.data, out)
+        return table, pd.read_parquet(out / "predictions.parquet")
+
+    return run
+
+
+def _with_facts(untrained: Untrained, **facts: object) -> None:
+    path = untrained.study / "bundle" / "bundle.json"
+    write_json(path, {**read_json(path), "facts": facts})
+
+
+@pytest.fixture(autouse=True)
+def _older_bundle(untrained: Untrained) -> None:
+    _with_facts(untrained)
+
+
+def test_true_patients_are_joined_over_every_subset(
+    untrained: Untrained, evaluated: Callable[..., tuple[pd.DataFrame, pd.DataFrame]]
+) -> None:
+    _, predictions = evaluated(untrained.manifest)
+    assert set(predictions["subset"]) == set(SUBSETS)
+    assert set(predictions["split"]) == {"test"}
+    assert not predictions["simulated"].any()
+    whole = predictions[predictions["subset"] == "ct+cxr+cough"]
+    assert set(whole["method"]) == {"mean", "weighted_mean", "log_odds", "gated_attention"}
+
+
+@pytest.mark.parametrize("absent", list(Modality))
+def test_two_of_three_modalities_are_joined_as_if_the_third_were_missing_for_each_patient(
+    untrained: Untrained,
+    evaluated: Callable[..., tuple[pd.DataFrame, pd.DataFrame]],
+    absent: Modality,
+) -> None:
+    _, whole = evaluated(untrained.manifest)
+    rest = untrained.manifest[untrained.manifest["modality"] != absent.value]
+    _, predictions = evaluated(rest)
+    pair = subset_name(m for m in Modality if m is not absent)
+    assert set(predictions["subset"]) == {*pair.split("+"), pair}
+    both = predictions.merge(whole, on=["record_id", "subset", "method"])
+    assert len(both) == len(predictions)
+    assert np.allclose(both["p_covid19_x"], both["p_covid19_y"], atol=1e-6)
+
+
+def _one_modality_each(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Nobody has two modalities."""
+    patients = {p: i for i, p in enumerate(sorted(manifest["patient_id"].unique()))}
+    kept = ["ct" if patients[p] % 4 < 2 else "cough" for p in manifest["patient_id"]]
+    return manifest[manifest["modality"] == kept]
+
+
+@pytest.mark.parametrize(
+    ("how", "methods"),
+    [("simulated", {"per_record"}), ("auto", {"per_record", "unimodal"})],
+)
+def test_nobody_is_simulated_where_nobody_has_two_modalities(
+    untrained: Untrained,
+    evaluated: Callable[..., tuple[pd.DataFrame, pd.DataFrame]],
+    how: str,
+    methods: set[str],
+) -> None:
+    path = untrained.study / "config.resolved.yaml"
+    before = path.read_text()
+    write_text(path, before.replace("patients: auto", f"patients: {how}"))
+    try:
+        _, predictions = evaluated(_one_modality_each(untrained.manifest))
+    finally:
+        write_text(path, before)
+    assert set(predictions["subset"]) == {"ct", "cough"}
+    assert set(predictions["method"]) == methods
+    assert not predictions["simulated"].any()
+
+
+def test_one_class_alone_has_no_auc_and_still_a_table(
+    untrained: Untrained,
+    evaluated: Callable[..., tuple[pd.DataFrame, pd.DataFrame]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table, _ = evaluated(untrained.manifest[untrained.manifest["label"] == "covid19"])
+    assert table["roc_auc"].isna().all()
+    assert table["accuracy"].notna().all()
+    _print_comparison(table)
+    assert "–" in capsys.readouterr().out
+
+
+def test_files_and_patients_of_the_training_are_left_out_and_named(
+    untrained: Untrained,
+    evaluated: Callable[..., tuple[pd.DataFrame, pd.DataFrame]],
+    tmp_path: Path,
+) -> None:
+    patients = sorted(untrained.manifest["patient_id"].unique())
+    of_other = untrained.manifest[untrained.manifest["patient_id"] == patients[1]]
+    path = of_other["path"].iloc[0]
+    _with_facts(
+        untrained,
+        training_files=[sha256_file(untrained.data / path)],
+        training_patients=[patients[0]],
+    )
+    _, predictions = evaluated(untrained.manifest)
+    assert patients[0] not in set(predictions["patient_id"])
+    assert patients[1] in set(predictions["patient_id"])
+    excluded = pd.read_csv(tmp_path / "out" / "excluded.csv").set_index("path")
+    assert set(excluded["stage"]) == {"audit"}
+    assert excluded["reason"].pop(path) == "the study trained on this file"
+    same_patient = untrained.manifest[untrained.manifest["patient_id"] == patients[0]]
+    assert set(excluded.drop(path).index) == set(same_patient["path"])
+    assert set(excluded.drop(path)["reason"]) == {"the study trained on this patient"}
+
+
+def test_nothing_but_training_data_is_an_error(
+    untrained: Untrained, evaluated: Callable[..., tuple[pd.DataFrame, pd.DataFrame]]
+) -> None:
+    everyone = sorted(untrained.manifest["patient_id"].unique())
+    _with_facts(untrained, training_patients=everyone)
+    with pytest.raises(StudyError, match="trained on every one"):
+        evaluated(untrained.manifest)
+
+
+def test_preprocessing_and_classes_are_those_of_the_bundle(untrained: Untrained) -> None:
+    strange = untrained.config.model_copy(update={"ct": CtConfig()})
+    merged = _bundle_config(strange, untrained.bundle)
+    assert merged.ct.preprocessing.size == 32
+    assert merged.target == untrained.config.target
+
+
+def test_a_mapping_to_other_classes_is_refused(untrained: Untrained) -> None:
+    text = CONFIG.replace("covid19]", "ill]").replace("positive: covid19", "positive: ill")
+    other = parse_config(text.replace("covid19: covid19", "covid19: ill"))
+    with pytest.raises(StudyError, match=r"target\.mapping does not fit"):
+        _bundle_config(other, untrained.bundle)
+
+
+def test_data_without_a_source_name_are_refused(untrained: Untrained, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="SOURCE:ROOT"):
+        evaluate_external(untrained.study, ":foo", untrained.data, tmp_path)
