@@ -273,18 +273,31 @@ def test_predict_prints_json_and_an_unreadable_file_exits_with_2(
     assert "Traceback" not in message
 
 
-def test_an_external_evaluation_of_the_same_files_gives_the_same_probabilities(
+def test_an_external_evaluation_leaves_out_what_the_study_trained_on(
     finished: Finished, tmp_path: Path
 ) -> None:
     table = evaluate_external(finished.out, "synthetic:.", finished.data, tmp_path)
     assert set(table["subset"]) >= {"ct", "cxr", "cough", "ct+cxr+cough"}
     ours = pd.read_parquet(tmp_path / "predictions.parquet")
     theirs = pd.read_parquet(finished.out / "predictions.parquet")
-    keys = ["record_id", "subset", "method"]
-    both = ours.merge(theirs, on=keys)
-    assert len(both) == len(theirs)
+    theirs = theirs[theirs["split"] == "test"]
+    both = ours.merge(theirs, on=["record_id", "subset", "method"])
+    assert len(both) == len(ours) == len(theirs)
     assert np.allclose(both["p_covid19_x"], both["p_covid19_y"], atol=1e-5)
     assert (both["y_pred_x"] == both["y_pred_y"]).all()
+    excluded = pd.read_csv(tmp_path / "excluded.csv")
+    assert excluded["reason"].str.contains("trained on").sum() == 3 * (60 - 18)
+
+
+def test_an_external_evaluation_of_training_data_only_is_refused(
+    finished: Finished, tmp_path: Path
+) -> None:
+    manifest = read_manifest(finished.out / "manifest.parquet")
+    manifest[manifest["split"] == "train"].to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(StudyError, match="trained on"):
+        evaluate_external(
+            finished.out, str(tmp_path / "train.parquet"), finished.data, tmp_path / "out"
+        )
 
 
 def test_an_external_evaluation_without_a_known_modality_says_so(

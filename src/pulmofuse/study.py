@@ -35,6 +35,7 @@ from pulmofuse.pipeline import (
     Reporter,
     Silent,
     Steps,
+    check_classes,
     decide,
     decision_predictions,
     feature_predictions,
@@ -52,7 +53,7 @@ from pulmofuse.pipeline import (
     write_explanations,
 )
 from pulmofuse.report import write_report
-from pulmofuse.schema import Modality, write_manifest
+from pulmofuse.schema import MANIFEST_COLUMNS, Modality, Split, write_manifest
 from pulmofuse.sources.synthetic import read_truth
 
 #: Packages whose versions decide what comes out.
@@ -68,6 +69,7 @@ class _Run:
     out: Path
     reporter: Reporter
     steps: Steps
+    keys: dict[Modality, str] = field(default_factory=dict)
     parts: dict[Modality, Unimodal] = field(default_factory=dict)
     scores: dict[Modality, Scores] = field(default_factory=dict)
     decision: DecisionFusion | None = None
@@ -123,14 +125,22 @@ def _collect(run: _Run) -> Cohort:
     records = cohort.records
     write_manifest(out / "manifest.parquet", records)
     _write_csv(out / "excluded.csv", cohort.excluded)
-    columns = ["record_id", "patient_id", "split", "y_true", "sha256", "traits", "site"]
+    check_classes(cohort, config.target.classes)
 
     def work() -> str:
-        result = audit(records, records["y_true"], records["sha256"], config.seed)
+        result = audit(
+            records, records["y_true"], records["sha256"], config.seed, cohort.contradictions
+        )
         write_json(out / "audit.json", result.to_json())
         return f"verdict: {result.verdict}"
 
-    inputs = [pulmofuse.__version__, config.seed, _rows(records, columns)]
+    columns = [*MANIFEST_COLUMNS, "y_true", "sha256"]
+    inputs = [
+        pulmofuse.__version__,
+        config.seed,
+        cohort.contradictions,
+        _rows(records, columns),
+    ]
     run.steps.run("audit", "Audit splits and shortcuts", inputs, [out / "audit.json"], work)
     return cohort
 
@@ -159,7 +169,7 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
     if not trained:
         # Done before: `fit` finds the finished checkpoint and only loads it.
         trained.append(train_unimodal(modality, cohort, config, folder, run.reporter.update)[0])
-    run.parts[modality] = trained[0]
+    run.parts[modality], run.keys[modality] = trained[0], key
     instances, scores = cohort.caches[modality].instances, run.out / "scores"
 
     def score() -> str:
@@ -201,7 +211,13 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
         run.steps.run(
             "train-fusion",
             "Train the feature-level fusion",
-            [config.model_dump(mode="json"), _rows(cohort.records, [*columns, "sha256"])],
+            [
+                pulmofuse.__version__,
+                run.keys,
+                config.fusion.patients,
+                settings.model_dump(mode="json"),
+                _rows(cohort.records, [*columns, "sha256"]),
+            ],
             [],
             train,
             workspace=folder,
@@ -231,6 +247,8 @@ def _evaluate(run: _Run) -> None:
         return f"{len(rows):,} figures"
 
     inputs = [
+        pulmofuse.__version__,
+        config.target.model_dump(mode="json"),
         config.evaluation.model_dump(mode="json"),
         config.seed,
         int(pd.util.hash_pandas_object(run.predictions, index=False).sum()),
@@ -260,6 +278,7 @@ def _bundle(run: _Run, cohort: Cohort) -> None:
     """Write the bundle that predictions are made from."""
     assert run.decision is not None  # noqa: S101  # `_fuse` set it
     config, checks = run.config, read_json(run.out / "audit.json")["checks"]
+    seen = cohort.records[cohort.records["split"] != Split.TEST]
     run.reporter.step("Write the bundle")
     bundle = Bundle(
         name=config.name,
@@ -273,7 +292,8 @@ def _bundle(run: _Run, cohort: Cohort) -> None:
         facts={
             "warnings": [c["detail"] for c in checks if c["verdict"] != "pass"],
             "split_hash": split_hash(cohort.records),
-            "training_data": sha256_json(sorted(cohort.records["sha256"].unique())),
+            "training_files": sorted(seen["sha256"].unique()),
+            "training_patients": sorted(seen["patient_id"].unique()),
             "versions": _versions(),
         },
     )

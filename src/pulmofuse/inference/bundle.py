@@ -69,6 +69,15 @@ class DecisionFusion:
     auc_weights: np.ndarray
     dependence_weight: float
 
+    def rebase(self, p: np.ndarray) -> np.ndarray:
+        """Probabilities (n, modalities, classes) of each modality under the fused prior.
+
+        The models' own priors differ with their data sets; without this a mean of two modalities,
+        or one modality compared with a fusion, would differ by prior and not by evidence.
+        """
+        shifted = p * (self.prior / self.modality_priors)
+        return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
     def apply(self, rule: str, p: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Fuse (n, modalities, classes) by a rule; see `fusion.fuse`.
 
@@ -76,7 +85,7 @@ class DecisionFusion:
         """
         constants = {"prior": self.prior, "modality_priors": self.modality_priors}
         if rule != "log_odds":
-            return fuse(rule, p, present, weights=self.auc_weights, **constants)
+            return fuse(rule, self.rebase(p), present, weights=self.auc_weights, **constants)
         full = np.ones(len(self.modalities))
         alone = fuse(rule, p, present, weights=full, **constants)
         joint = fuse(rule, p, present, weights=full * self.dependence_weight, **constants)
@@ -101,9 +110,9 @@ class Bundle:
     Attributes:
         name, question: of the study.
         classes: in the order of the model outputs.
-        positive: the class that thresholds are for; None with three or more classes.
+        positive: the class that thresholds are for; without effect with three or more classes.
         unimodal: the models, in the order ct, cxr, cough.
-        decision: the decision-level rules; None in a study of one modality.
+        decision: the decision-level rules.
         feature: the feature-level fusion, if trained.
         thresholds: "subset|method" -> operating point on p of the positive class.
         facts: fingerprints, versions and the audit's warnings, as JSON values.
@@ -133,7 +142,10 @@ def build_model(
 
 
 def save_bundle(folder: Path, bundle: Bundle) -> None:
-    """Write a bundle; `bundle.json` comes last, so that a half-written bundle does not load."""
+    """Write a bundle; while it is half-written it has no `bundle.json` and does not load."""
+    (folder / "bundle.json").unlink(missing_ok=True)
+    for stale in folder.glob("*.safetensors"):
+        stale.unlink()
     for modality, part in bundle.unimodal.items():
         _save_weights(folder / f"{modality.value}.safetensors", part.model)
     if bundle.feature is not None:

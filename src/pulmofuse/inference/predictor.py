@@ -97,7 +97,7 @@ class Predictor:
             p[modality], features[modality] = self._score(modality, source)
         subset = subset_name(given)
         if len(given) == 1:
-            method, fused = "unimodal", next(iter(p.values()))
+            method, fused = "unimodal", self._rebased(p)[next(iter(p))]
         elif method == FEATURE_METHOD:
             fused = self._fuse_features(features, subset)
         else:
@@ -135,12 +135,22 @@ class Predictor:
         calibrated = part.calibration.apply(probabilities.mean(axis=0, keepdims=True))[0]
         return calibrated, features.mean(axis=0)
 
+    def _stacked(self, p: dict[Modality, np.ndarray]) -> np.ndarray:
+        """(1, modalities, classes); an absent modality is uniform, and never read."""
+        k = len(self.bundle.classes)
+        modalities = self.bundle.decision.modalities
+        return np.stack([p.get(m, np.full(k, 1 / k)) for m in modalities])[None]
+
+    def _rebased(self, p: dict[Modality, np.ndarray]) -> dict[Modality, np.ndarray]:
+        """Each given modality's probabilities under the prior of the fused population."""
+        decision = self.bundle.decision
+        rebased = decision.rebase(self._stacked(p))[0]
+        return {m: row for m, row in zip(decision.modalities, rebased, strict=True) if m in p}
+
     def _fuse_decisions(self, p: dict[Modality, np.ndarray], method: str) -> np.ndarray:
         decision = self.bundle.decision
-        k = len(self.bundle.classes)
-        stacked = np.stack([p.get(m, np.full(k, 1 / k)) for m in decision.modalities])
         present = np.array([[m in p for m in decision.modalities]])
-        return np.asarray(decision.apply(method, stacked[None], present)[0])
+        return np.asarray(decision.apply(method, self._stacked(p), present)[0])
 
     def _fuse_features(self, features: dict[Modality, np.ndarray], subset: str) -> np.ndarray:
         feature = self.bundle.feature
@@ -173,7 +183,7 @@ class Predictor:
             probabilities=_named(classes, fused),
             predicted=predicted,
             threshold=threshold,
-            by_modality={m.value: _named(classes, values) for m, values in p.items()},
+            by_modality={m.value: _named(classes, v) for m, v in self._rebased(p).items()},
             evidence={
                 m.value: _evidence(
                     values[target],

@@ -2,6 +2,7 @@
 
 from pulmofuse.pipeline.cohort import Cohort, check_files, prepare_cohort, scan, split_cohort
 from pulmofuse.pipeline.models import (
+    check_classes,
     fit_decision_fusion,
     fit_feature_fusion,
     train_unimodal,
@@ -24,6 +25,7 @@ __all__ = [
     "Reporter",
     "Silent",
     "Steps",
+    "check_classes",
     "check_files",
     "decide",
     "decision_predictions",

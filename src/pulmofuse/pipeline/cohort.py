@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -40,12 +40,14 @@ class Cohort:
         records: the manifest with the further columns `y_true` (class of the study), `sha256`,
             `start` and `stop` (rows of the record's instances in its modality's cache).
         excluded: one row per file left out, columns of `schema.Exclusion`.
-        caches: instances of each modality.
+        caches: instances of each modality that has records.
+        contradictions: contents that stood under two classes, and were left out.
     """
 
     records: pd.DataFrame
     excluded: pd.DataFrame
     caches: dict[Modality, Cache]
+    contradictions: int = 0
 
     def of(self, modality: Modality) -> pd.DataFrame:
         """Records of one modality."""
@@ -112,15 +114,16 @@ def prepare_cohort(
             "look at the labels in `target.mapping` and at `pulmofuse data scan`",
         )
     records = pd.concat(parts, ignore_index=True).sort_values("record_id", ignore_index=True)
-    records, copies = drop_duplicates(records)
+    records, copies, contradictions = drop_duplicates(records)
     excluded = pd.concat([*left_out, exclusions_frame(copies)], ignore_index=True)
-    return Cohort(records.reset_index(drop=True), excluded, caches)
+    usable_caches = {m: c for m, c in caches.items() if (records["modality"] == m.value).any()}
+    return Cohort(records.reset_index(drop=True), excluded, usable_caches, contradictions)
 
 
 def split_cohort(cohort: Cohort, config: StudyConfig) -> Cohort:
     """The same cohort with every record in train, val or test, no patient in two of them."""
     split = assign_splits(cohort.records, cohort.records["y_true"], config.split, config.seed)
-    return Cohort(split, cohort.excluded, cohort.caches)
+    return replace(cohort, records=split)
 
 
 def _usable(manifest: pd.DataFrame, target: Target) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pulmofuse.config import CoughConfig, FusionTraining, StudyConfig
+from pulmofuse.config import CoughConfig, FusionTraining, StudyConfig, TrainingConfig
 from pulmofuse.errors import StudyError
 from pulmofuse.evaluation import METRICS, Calibration, fit_calibration
 from pulmofuse.inference import (
@@ -53,12 +53,9 @@ def train_unimodal(
     Returns:
         The model with its calibration, and a note for the person.
 
-    Raises:
-        StudyError: train or validation lacks a class.
     """
     records, part = cohort.of(modality), config.of(modality)
     classes = config.target.classes
-    _check_classes(records, modality, classes)
     seed = config.seed + 1 + list(Modality).index(modality)
     torch.manual_seed(seed)
     model = build_model(modality, part, len(classes))
@@ -70,9 +67,7 @@ def train_unimodal(
         train,
         val,
         config=part.training,
-        class_weights=class_weights(train.y, len(classes))
-        if part.training.class_weights
-        else torch.ones(len(classes)),
+        class_weights=_loss_weights(part.training, train.y, len(classes)),
         seed=seed,
         folder=folder,
         augment=augmentation(part),
@@ -161,7 +156,7 @@ def fit_feature_fusion(
             _augmented_source(patients, parts, cohort, settings.views, seed, y, progress),
             FeatureSource({m: f[val] for m, f in plain.items()}, patients.has[val], y[val]),
             config=settings.training,
-            class_weights=class_weights(y[train], len(classes)),
+            class_weights=_loss_weights(settings.training, y[train], len(classes)),
             seed=seed,
             folder=folder,
             progress=progress,
@@ -244,19 +239,31 @@ def _augmented_features(
     return out
 
 
+def _loss_weights(config: TrainingConfig, y: object, n_classes: int) -> torch.Tensor:
+    """Weights of the loss by class, or ones where the configuration wants none."""
+    return class_weights(y, n_classes) if config.class_weights else torch.ones(n_classes)
+
+
 def _frequencies(y: np.ndarray, n_classes: int) -> np.ndarray:
     """Class frequencies with one pseudo-count each, so that no prior is 0."""
     counts = np.bincount(y, minlength=n_classes) + 1.0
     return np.asarray(counts / counts.sum())
 
 
-def _check_classes(records: pd.DataFrame, modality: Modality, classes: Sequence[str]) -> None:
-    for split in (Split.TRAIN, Split.VAL):
-        present = set(records.loc[records["split"] == split, "y_true"])
-        absent = [name for name in classes if name not in present]
-        if absent:
-            raise StudyError(
-                f"{modality.value} records",
-                f"none of class {', '.join(absent)} is in the {split.value} split",
-                "add data of this class, or leave it out of `target.classes`",
-            )
+def check_classes(cohort: Cohort, classes: Sequence[str]) -> None:
+    """Make sure that every modality can be trained, before the first one is.
+
+    Raises:
+        StudyError: train or validation of a modality lacks a class.
+    """
+    for modality in cohort.caches:
+        records = cohort.of(modality)
+        for split in (Split.TRAIN, Split.VAL):
+            present = set(records.loc[records["split"] == split, "y_true"])
+            absent = [name for name in classes if name not in present]
+            if absent:
+                raise StudyError(
+                    f"{modality.value} records",
+                    f"none of class {', '.join(absent)} is in the {split.value} split",
+                    "add data of this class, or leave it out of `target.classes`",
+                )

@@ -65,7 +65,7 @@ def write_explanations(
         for i, row in enumerate(iterate(_drawn(rows, config))):
             record = records.loc[row["record_id"]]
             target = config.target.classes.index(row["y_pred"])
-            batch = to_tensor(np.asarray(cohort.caches[modality].instances[[record["start"]]]))
+            batch = to_tensor(np.asarray(cohort.caches[modality].instances[[_shown_row(record)]]))
             cam = grad_cam(part.model, batch, target)
             picture = _picture(cohort, modality, config, record)
             image, overlay = f"{modality.value}-{i}.png", f"{modality.value}-{i}-cam.png"
@@ -93,13 +93,17 @@ def _drawn(rows: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
     return shuffled.iloc[order[: config.evaluation.explain_examples]]
 
 
+def _shown_row(record: Any) -> int:
+    """Cache row of the instance that stands for a record: the middle slice or window."""
+    return (int(record["start"]) + int(record["stop"])) // 2
+
+
 def _picture(cohort: Cohort, modality: Modality, config: StudyConfig, record: Any) -> np.ndarray:
-    """(height, width) uint8: the middle slice, the X-ray, or the log-mel of the first window."""
+    """(height, width) uint8: the middle slice, the X-ray, or the log-mel of the middle window."""
     instances = cohort.caches[modality].instances
     if modality is not Modality.COUGH:
-        middle = (int(record["start"]) + int(record["stop"])) // 2
-        return np.asarray(instances[middle])
-    sound = to_tensor(np.asarray(instances[[record["start"]]]))
+        return np.asarray(instances[_shown_row(record)])
+    sound = to_tensor(np.asarray(instances[[_shown_row(record)]]))
     with torch.inference_mode():
         log_mel = LogMel(config.cough.preprocessing)(sound)[0].numpy()
     scaled = (log_mel - log_mel.min()) / max(float(np.ptp(log_mel)), 1e-9)

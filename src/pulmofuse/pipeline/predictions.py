@@ -51,11 +51,12 @@ def fusion_patients(
     Returns:
         The table of `fusion.paired_patients` or `fusion.simulated_patients`.
     """
+    # Where nothing is joined, nobody is simulated.
+    paired = paired_patients(records)
+    if how == "paired" or records["modality"].nunique() < 2:
+        return paired
     if how == "simulated":
         return simulated_patients(records, seed)
-    paired = paired_patients(records)
-    if how == "paired":
-        return paired
     modalities = records["modality"].unique()
     complete = (paired[list(modalities)].map(len) > 0).all(axis=1) & (paired["split"] == Split.TEST)
     counts = paired[complete]["y_true"].value_counts().reindex(list(classes), fill_value=0)
@@ -162,11 +163,12 @@ def decision_predictions(
 ) -> list[pd.DataFrame]:
     """Rows of method `unimodal` and of every decision rule, for every subset."""
     tables = []
+    rebased, rebased_raw = decision.rebase(patients.p), decision.rebase(patients.p_raw)
     for subset in subsets(patients.modalities):
         _, present = patients.of(subset)
         if len(subset) == 1:
             j = patients.modalities.index(subset[0])
-            tables.append(patients.rows(subset, UNIMODAL, patients.p[:, j], patients.p_raw[:, j]))
+            tables.append(patients.rows(subset, UNIMODAL, rebased[:, j], rebased_raw[:, j]))
             continue
         for rule in rules:
             p = decision.apply(rule, patients.p, present)

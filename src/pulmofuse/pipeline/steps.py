@@ -57,6 +57,7 @@ class Steps:
         self._out = out
         self._folder = out / "steps"
         self._reporter = reporter
+        self._names: list[str] = []
 
     def run(
         self,
@@ -81,6 +82,7 @@ class Steps:
         Returns:
             The hash of the inputs, for steps that build on this one.
         """
+        self._names.append(name)
         self._reporter.step(title)
         key = sha256_json(inputs)
         record, started = self._folder / f"{name}.json", self._folder / f"{name}.started.json"
@@ -102,13 +104,9 @@ class Steps:
         return key
 
     def seconds(self) -> dict[str, float]:
-        """Seconds that each finished step took, by name."""
-        records = sorted(self._folder.glob("*.json"))
-        return {
-            path.stem: float(_read(path)["seconds"])
-            for path in records
-            if not path.name.endswith(".started.json") and "seconds" in _read(path)
-        }
+        """Seconds that each step of this run took when it was worked on, by name."""
+        records = {name: _read(self._folder / f"{name}.json") for name in self._names}
+        return {name: float(record["seconds"]) for name, record in records.items() if record}
 
     def runs(self, name: str) -> int:
         """How often a step has run to its end in this folder."""

@@ -155,7 +155,7 @@ def read_study(folder: Path) -> StudyFiles:
         excluded=_table(folder, "excluded.csv", absent, _EXCLUSION_COLUMNS),
         metrics=_metrics(folder, absent),
         audit=_audit(folder, absent),
-        history=_history(folder, absent),
+        history=_history(folder, absent, predictions),
         examples=_examples(folder, absent),
         explanations=_explanations(folder, absent),
         absent=absent,
@@ -283,9 +283,15 @@ def _audit(folder: Path, absent: dict[str, str]) -> Audit | None:
     return Audit(str(tree["verdict"]), checks)
 
 
-def _history(folder: Path, absent: dict[str, str]) -> dict[str, pd.DataFrame]:
+def _history(
+    folder: Path, absent: dict[str, str], predictions: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """Training curves of the models behind the predictions; others are of an earlier run."""
     found: dict[str, pd.DataFrame] = {}
-    for name in (*(m.value for m in Modality), "fusion"):
+    used = [m.value for m in Modality if m.value in set(predictions["subset"])]
+    if "gated_attention" in set(predictions["method"]):
+        used.append("fusion")
+    for name in used:
         path = folder / "checkpoints" / name / "history.csv"
         if not path.is_file():
             continue
