@@ -53,7 +53,7 @@ def test_which_records_are_kept(
     assert len(exclusions) == len(rows) - len(kept)
 
 
-def test_the_reason_names_the_labels_or_the_other_copy() -> None:
+def test_the_reason_names_the_labels_and_the_remedy_the_copy_that_stays() -> None:
     rows = [
         ("a", "1", "x", None),
         ("b", "1", "y", None),
@@ -63,12 +63,17 @@ def test_the_reason_names_the_labels_or_the_other_copy() -> None:
         ("f", "3", "x", "test"),
     ]
     _, exclusions, contradictions = drop_duplicates(_records(*rows))
-    reasons = {exclusion.path: exclusion.reason for exclusion in exclusions}
-    assert reasons == {
+    copy = "an exact copy of another file"
+    assert {e.path: e.reason for e in exclusions} == {
         "a.png": "the same content is labelled x and y",
         "b.png": "the same content is labelled x and y",
-        "d.png": "a copy of c.png",
-        "e.png": "a copy of f.png",
+        "d.png": copy,
+        "e.png": copy,
+    }
+    kept = {e.path: e.remedy for e in exclusions if e.reason == copy}
+    assert kept == {
+        "d.png": "none needed: c.png is kept",
+        "e.png": "none needed: f.png is kept",
     }
     assert contradictions == 1
 

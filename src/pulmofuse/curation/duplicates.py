@@ -43,10 +43,10 @@ def drop_duplicates(
             "audit",
             f"the same content is labelled {row['classes']}"
             if row["contradicting"]
-            else f"a copy of {row['first']}",
+            else "an exact copy of another file",
             "find out which label is right, and leave the other file out"
             if row["contradicting"]
-            else "none needed",
+            else f"none needed: {row['first']} is kept",
         )
         for row in iterate(out.sort_values("record_id"))
     )
