@@ -194,7 +194,8 @@ def data_list() -> None:
 
     table = Table()
     for column in ("name", "modalities", "labels", "patients known", "licence", "size"):
-        table.add_column(column)
+        # The name is what a person types next: it is never cut.
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
     for source in SOURCES.values():
         known = {True: "yes", False: "no", None: "in part"}[source.patients_known]
         modalities, labels = ", ".join(source.modalities), ", ".join(source.labels)
@@ -249,6 +250,10 @@ def data_check(
     from pulmofuse.schema import read_manifest
 
     frame = read_manifest(manifest)
+    if not data_root.is_dir():
+        raise SourceError(
+            data_root, "no such folder", "name the folder of the data: --data-root DIR"
+        )
     with _Display() as display:
         display.step("Read the files")
         faults = check_files(frame, data_root, display.update)

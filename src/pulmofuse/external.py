@@ -25,6 +25,7 @@ from pulmofuse.pipeline import (
     Silent,
     decide,
     decision_predictions,
+    describe_cohort,
     feature_predictions,
     locked,
     prepare_cohort,
@@ -99,7 +100,7 @@ def _collect(
     """Records with classes that the bundle knows and its study never saw, all as test records."""
     reporter.step("Scan the data")
     manifest, excluded = _manifest(data, data_root)
-    reporter.finish(f"{len(manifest):,} files")
+    reporter.finish(f"{len(manifest):,} files, {len(excluded):,} left out")
     known = manifest["modality"].isin([m.value for m in bundle.unimodal])
     if not known.any():
         modalities = ", ".join(m.value for m in bundle.unimodal)
@@ -114,7 +115,7 @@ def _collect(
         reporter.update,
     )
     cohort = _unseen(cohort, bundle, data)
-    reporter.finish(f"{len(cohort.records):,} records")
+    reporter.finish(describe_cohort(cohort) + _own_test_files(cohort, bundle))
     return replace(cohort, records=cohort.records.assign(split=Split.TEST.value))
 
 
@@ -173,6 +174,12 @@ def _unseen(cohort: Cohort, bundle: Bundle, data: str) -> Cohort:
     )
     excluded = pd.concat([cohort.excluded, dropped], ignore_index=True)
     return replace(cohort, records=records[~seen].reset_index(drop=True), excluded=excluded)
+
+
+def _own_test_files(cohort: Cohort, bundle: Bundle) -> str:
+    """A remark where the records are the study's own test set, which is no external data."""
+    own = int(cohort.records["sha256"].isin(bundle.facts.get("test_files", [])).sum())
+    return f"; {own:,} of them are the study's own test files, no external data" if own else ""
 
 
 def _score(bundle: Bundle, cohort: Cohort, reporter: Reporter) -> dict[Modality, Scores]:

@@ -26,6 +26,7 @@ from pulmofuse.inference import (
     FeatureFusion,
     Scores,
     Unimodal,
+    build_model,
     save_bundle,
     score_records,
 )
@@ -38,6 +39,7 @@ from pulmofuse.pipeline import (
     check_classes,
     decide,
     decision_predictions,
+    describe_cohort,
     feature_predictions,
     fit_decision_fusion,
     fit_feature_fusion,
@@ -98,7 +100,6 @@ def run_study(
     reporter = reporter or Silent()
     with locked(out):
         run = _Run(config, data_root, out, reporter, Steps(out, reporter))
-        write_text(out / "config.resolved.yaml", dump_config(config))
         cohort = _collect(run)
         for modality in cohort.caches:
             _train(run, cohort, modality)
@@ -115,12 +116,15 @@ def _collect(run: _Run) -> Cohort:
     run.reporter.step("Scan the data sets")
     manifest, excluded = scan(config.sources, run.data_root)
     run.reporter.finish(f"{len(manifest):,} files, {len(excluded):,} left out")
+    # A wrong backbone must not cost a reading of all files, nor touch what an earlier run wrote.
+    for modality in (Modality(name) for name in sorted(manifest["modality"].unique())):
+        build_model(modality, config.of(modality), len(config.target.classes))
+    write_text(out / "config.resolved.yaml", dump_config(config))
     run.reporter.step("Read and prepare the files")
     cohort = prepare_cohort(
         manifest, excluded, config, run.data_root, out / "cache", run.reporter.update
     )
-    unreadable = int((cohort.excluded["stage"] == "read").sum())
-    run.reporter.finish(f"{len(cohort.records):,} records, {unreadable} files unreadable")
+    run.reporter.finish(describe_cohort(cohort))
     cohort = split_cohort(cohort, config)
     records = cohort.records
     write_manifest(out / "manifest.parquet", records)
@@ -290,7 +294,13 @@ def _bundle(run: _Run, cohort: Cohort) -> None:
         feature=run.feature,
         thresholds=run.thresholds,
         facts={
-            "warnings": [c["detail"] for c in checks if c["verdict"] != "pass"],
+            "warnings": [
+                {"modality": c["modality"], "text": c["detail"]}
+                for c in checks
+                # The size of the test set says nothing about the patient at hand.
+                if c["verdict"] != "pass" and c["id"] not in {"power", "support"}
+            ],
+            "test_files": sorted(set(cohort.records["sha256"]) - set(seen["sha256"])),
             "split_hash": split_hash(cohort.records),
             "training_files": sorted(seen["sha256"].unique()),
             "training_patients": sorted(seen["patient_id"].unique()),

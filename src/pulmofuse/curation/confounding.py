@@ -21,6 +21,10 @@ _NAMED = 2
 _NAMED_SOURCES = 4
 
 
+#: A single trait below this AUC is not named: half-way from chance to the warning at .65 is .575.
+_CHANCE_TRAIT_AUC = 0.575
+
+
 def source(records: pd.DataFrame, modality: str, seed: int) -> Check:
     """Does the data set, or the site within it, predict the class?
 
@@ -74,8 +78,11 @@ def traits(records: pd.DataFrame, modality: str, seed: int) -> Check:
         sentences.append(f"the best single trait is {best.name} (AUC {two_digits(best.alone)})")
     detail = (
         f"In {modality}, acquisition traits alone, without any content, tell the classes apart"
-        f" with {_auc(found)}. Most telling: {'; '.join(sentences)}."
+        f" with {_auc(found)}."
     )
+    # Naming a trait that tells nothing would accuse it.
+    if best.alone > _CHANCE_TRAIT_AUC:
+        detail += f" Most telling: {'; '.join(sentences)}."
     remedy = (
         "match the classes on these traits, remove them in preprocessing, or report the results"
         " within groups of equal traits"

@@ -100,7 +100,8 @@ def power(records: pd.DataFrame, modality: str) -> Check:
     detail = (
         f"{people} can show an AUC difference of {two_digits(value)} or more"
         f" ({_POWER:.0%} power at alpha {two_digits(_ALPHA)}, for two models of about"
-        f" {two_digits(_BASE_AUC)}); smaller ones may be chance."
+        f" {two_digits(_BASE_AUC)}); a smaller one to a model tested on other patients may be"
+        " chance."
     )
     verdict = grade(value, MAX_DIFFERENCE)
     advice = "" if verdict == "pass" else remedy

@@ -38,7 +38,7 @@ class Prediction:
         by_modality: the same probabilities for each modality by itself.
         evidence: modality -> log-likelihood ratio for the positive (or predicted) class that the
             modality adds to the prior; positive speaks for the class.
-        warnings: what the study's audit found; repeated with every prediction.
+        warnings: what the study's audit found about the modalities that were given.
         research_use_only: always true.
     """
 
@@ -193,7 +193,11 @@ class Predictor:
                 )
                 for m, values in p.items()
             },
-            warnings=tuple(self.bundle.facts.get("warnings", ())),
+            warnings=tuple(
+                warning["text"]
+                for warning in self.bundle.facts.get("warnings", ())
+                if not warning["modality"] or Modality(warning["modality"]) in p
+            ),
         )
 
 

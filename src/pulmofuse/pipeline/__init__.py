@@ -1,6 +1,13 @@
 """The parts that a study and an external evaluation are made of."""
 
-from pulmofuse.pipeline.cohort import Cohort, check_files, prepare_cohort, scan, split_cohort
+from pulmofuse.pipeline.cohort import (
+    Cohort,
+    check_files,
+    describe_cohort,
+    prepare_cohort,
+    scan,
+    split_cohort,
+)
 from pulmofuse.pipeline.models import (
     check_classes,
     fit_decision_fusion,
@@ -29,6 +36,7 @@ __all__ = [
     "check_files",
     "decide",
     "decision_predictions",
+    "describe_cohort",
     "feature_predictions",
     "fit_decision_fusion",
     "fit_feature_fusion",

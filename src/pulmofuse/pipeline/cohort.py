@@ -120,6 +120,18 @@ def prepare_cohort(
     return Cohort(records.reset_index(drop=True), excluded, usable_caches, contradictions)
 
 
+def describe_cohort(cohort: Cohort) -> str:
+    """How many records there are, and how many files were left out at which stage."""
+    counts = cohort.excluded["stage"].value_counts()
+    words = {
+        "label": "without a class of the study",
+        "read": "unreadable",
+        "audit": "copies, contradictions or known to the study",
+    }
+    parts = [f"{counts[stage]:,} {text}" for stage, text in words.items() if stage in counts]
+    return ", ".join([f"{len(cohort.records):,} records", *parts])
+
+
 def split_cohort(cohort: Cohort, config: StudyConfig) -> Cohort:
     """The same cohort with every record in train, val or test, no patient in two of them."""
     split = assign_splits(cohort.records, cohort.records["y_true"], config.split, config.seed)

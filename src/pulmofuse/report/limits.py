@@ -93,7 +93,7 @@ def _simulation(study: StudyFiles) -> list[Limit]:
     return [
         Limit(
             "The patients are simulated",
-            "No public data set holds CT, CXR and cough of the same people. Recordings of"
+            "These data do not say which CT, CXR and cough belong to one person. Recordings of"
             " different people of one class and split were joined. Their errors are therefore"
             " independent given the class; in one real patient they are not. The gain of fusion"
             " shown here is what the rule makes of independent evidence, not a clinical gain.",
@@ -170,8 +170,9 @@ def _size(study: StudyFiles) -> list[Limit]:
     return [
         Limit(
             "The test set is small",
-            f"Width of the interval of the AUC: {', '.join(parts)}. Differences smaller than that"
-            " are not established.",
+            f"Width of the interval of the AUC: {', '.join(parts)}. A smaller difference to"
+            " another study or data set is not established; a difference between two methods on"
+            " the same patients has an interval of its own in the results.",
         )
     ]
 

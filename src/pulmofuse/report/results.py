@@ -240,6 +240,7 @@ def answer(study: StudyFiles) -> str:
 def _compared(fused: Score, best: Score, gain: Gain | None) -> str:
     alone = f"{best.text} for {subset_in_words(best.subset)} alone"
     if gain is not None:
+        alone += ", the strongest on validation"
         doubt = " that may be chance" if gain.may_be_chance else " on the same patients"
         return f"against {alone}: a difference of {gain.text}{doubt}"
     if fused.value <= best.value:
