@@ -103,6 +103,7 @@ def test_a_folder_of_bad_files_ends_neither_scan_nor_check(
         (["evaluate", "nowhere", "folder:."], "bundle"),
         (["demo", "--set", "ct.training.epoch=1"], "epochs"),
         (["demo", "--set", "nonsense"], "KEY=VALUE"),
+        (["study", "."], "is a folder"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(

@@ -174,7 +174,7 @@ class TestYaml:
             load_config(path)
 
     def test_a_folder_is_no_file(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="cannot be read"):
+        with pytest.raises(ConfigError, match="is a folder"):
             load_config(tmp_path)
 
     def test_a_byte_order_mark_is_no_key(self, tmp_path: Path) -> None:

@@ -219,6 +219,13 @@ class TestFiles:
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
 
+    def test_it_is_written_as_csv_too_and_as_nothing_else(self, tmp_path: Path) -> None:
+        frame = check_manifest(table({}, {"site": None}))
+        write_manifest(tmp_path / "manifest.csv", frame)
+        pd.testing.assert_frame_equal(read_manifest(tmp_path / "manifest.csv"), frame)
+        with pytest.raises(ManifestError, match="neither"):
+            write_manifest(tmp_path / "manifest.xlsx", frame)
+
     def test_a_faulty_table_is_not_written(self, tmp_path: Path) -> None:
         with pytest.raises(ManifestError):
             write_manifest(tmp_path / "manifest.parquet", table({"label": "flu"}))

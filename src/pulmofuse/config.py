@@ -330,6 +330,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(path, "no such file", "give the path of a study in YAML") from None
+    except IsADirectoryError:
+        raise ConfigError(path, "is a folder", "give the path of a study in YAML") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(path, f"cannot be read ({error})", "give a UTF-8 YAML file") from None
     return parse_config(text, overrides, str(path))

@@ -298,10 +298,20 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def write_manifest(path: Path, frame: pd.DataFrame) -> None:
-    """Check a manifest and write it as Parquet, atomically."""
+    """Check a manifest and write it atomically, as Parquet or CSV by the path's suffix.
+
+    Raises:
+        ManifestError: the table breaks the contract, or the suffix is another one.
+    """
     checked = check_manifest(frame, path)
+    suffix = path.suffix.lower()
+    if suffix not in {".parquet", ".csv"}:
+        raise ManifestError(path, "is neither a .parquet nor a .csv file", "name one of these")
     with atomic_path(path) as temporary:
-        checked.to_parquet(temporary, index=False)
+        if suffix == ".csv":
+            checked.to_csv(temporary, index=False)
+        else:
+            checked.to_parquet(temporary, index=False)
 
 
 def iterate(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:

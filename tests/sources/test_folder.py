@@ -250,6 +250,7 @@ class TestPatientsFile:
             ("path,patient_id,split\nx,p,holdout\n", "line 2: 'holdout' is not a split"),
             ("path,patient_id\nx,p\nx,q\n", "line 3: says something else of x than line 2"),
             ("path,patient_id\n,p\n", "line 2: the path is empty"),
+            ("path,patient_id,splitt\nx,p,test\n", "unknown column 'splitt'.*'split'"),
         ],
     )
     def test_a_fault_is_an_error_that_names_the_line(

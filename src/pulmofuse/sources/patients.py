@@ -6,6 +6,7 @@ ignored patient id would let one person stand on both sides of a split.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +17,8 @@ from pulmofuse.schema import Split
 from pulmofuse.sources.base import name_key, read_text_table
 
 PATIENTS_FILE = "patients.csv"
+
+_COLUMNS = ("path", "patient_id", "age", "sex", "site", "split", "series_id", "view")
 
 _REMEDY = (
     "patients.csv has the columns path, patient_id and optionally"
@@ -69,6 +72,11 @@ def read_patients(root: Path) -> Patients:
     if not path.exists():
         return Patients({}, {})
     table = read_text_table(path, ("path", "patient_id"), _REMEDY)
+    for column in table.columns:
+        # Further columns are welcome, but "splitt" would throw a published split away.
+        near = difflib.get_close_matches(str(column), _COLUMNS, n=1, cutoff=0.75)
+        if column not in _COLUMNS and near:
+            raise SourceError(path, f"unknown column {column!r}", f"the nearest one is {near[0]!r}")
     rows: dict[str, About] = {}
     lines: dict[str, int] = {}
     for number, row in enumerate(table.to_dict("records"), start=2):  # line 1 is the header
