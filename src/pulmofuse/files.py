@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pulmofuse.errors import StudyError
+
 _CHUNK_BYTES = 1 << 20
 _STEM_CHARACTERS = 40  # of the temporary name; file systems end names at 255 bytes
 
@@ -37,6 +39,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(folder: Path, busy: str, remedy: str) -> Iterator[None]:
+    """Hold a folder for this process; the lock ends with the process, however it ends.
+
+    Args:
+        folder: an existing folder; its `.lock` is what is locked.
+        busy: what to say where another process holds it.
+        remedy: what the user can do then.
+
+    Raises:
+        StudyError: another process holds the folder.
+        OSError: the lock file cannot be written.
+    """
+    # POSIX only, so importing it with the module would break readers elsewhere.
+    import fcntl
+
+    with (folder / ".lock").open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StudyError(folder, busy, remedy) from None
+        yield
 
 
 def write_bytes(path: Path, content: bytes) -> None:

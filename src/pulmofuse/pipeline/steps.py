@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from pulmofuse.errors import StudyError
-from pulmofuse.files import sha256_json, write_json
+from pulmofuse.files import exclusive, sha256_json, write_json
 
 
 class Reporter(Protocol):
@@ -120,21 +119,14 @@ def locked(out: Path) -> Iterator[None]:
     Raises:
         StudyError: another process works in this folder, or it cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle = (out / ".lock").open("w")
-    except OSError as error:
-        raise StudyError(
-            out, f"cannot be written ({error.strerror})", "choose another --out"
-        ) from None
-    with handle:
+    remedy = "wait for it, or choose another --out"
+    with ExitStack() as held:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(exclusive(out, "another process is working in this folder", remedy))
+        except OSError as error:
             raise StudyError(
-                out,
-                "another process is working in this folder",
-                "wait for it, or choose another --out",
+                out, f"cannot be written ({error.strerror})", "choose another --out"
             ) from None
         yield
 

@@ -20,7 +20,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pulmofuse.errors import StudyError, UnreadableFile
-from pulmofuse.files import atomic_path, sha256_file, sha256_json, write_json
+from pulmofuse.files import atomic_path, exclusive, sha256_file, sha256_json, write_json
 from pulmofuse.preprocessing.prepare import (
     PREPROCESSING_VERSION,
     Prepared,
@@ -154,7 +153,7 @@ def build_cache(
     builder = _Builder(home, data_root, modality, config)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with _locked(home):
+        with exclusive(home, _BUSY, _BUSY_REMEDY):
             state = builder.open()
             builder.fill(state, wanted, progress or (lambda _done, _total: None))
             return builder.view(state, wanted)
@@ -166,21 +165,8 @@ def build_cache(
         ) from error
 
 
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """Hold the cache folder for this process; the lock ends with the process, however it ends."""
-    import fcntl
-
-    with (home / ".lock").open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StudyError(
-                home,
-                "another process is filling this cache",
-                "wait until it has ended, or choose another folder",
-            ) from None
-        yield
+_BUSY = "another process is filling this cache"
+_BUSY_REMEDY = "wait until it has ended, or choose another folder"
 
 
 @dataclass(frozen=True)
