@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pulmofuse.errors import ConfigError
-from pulmofuse.schema import Label, Modality
+from pulmofuse.schema import Label, Modality, Oddity
 from pulmofuse.yamltree import apply_override, explain, read_yaml
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -81,16 +81,59 @@ class SourceConfig(_Node):
 
 
 class SplitConfig(_Node):
-    """Shares of the patients (not of the files) for records without a published split."""
+    """How patients (never files) are dealt to train, val and test.
 
+    `stratified` keeps a published split and deals the others by `test` and `val`; `kfold` tests on
+    fold `fold` of `folds`; `held_out` tests on the named sources or sites; `time` tests on the
+    newest patients. The last three pass over published splits.
+    """
+
+    method: Literal["stratified", "kfold", "held_out", "time"] = "stratified"
     test: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     val: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    folds: Annotated[int, Field(ge=2)] = 5
+    fold: Annotated[int, Field(ge=0)] = 0
+    held_out: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_the_method(self) -> SplitConfig:
+        if self.fold >= self.folds:
+            raise ValueError(f"fold counts from 0 to {self.folds - 1}")
+        if (self.method == "held_out") != bool(self.held_out):
+            raise ValueError("held_out names sources or sites, and goes with method: held_out")
+        return self
 
     @model_validator(mode="after")
     def _room_for_training(self) -> SplitConfig:
         if self.test + self.val >= 0.9:
             raise ValueError("test and val together must leave at least a tenth for training")
         return self
+
+
+class CleaningConfig(_Node):
+    """Odd files that a study leaves out; of every other oddity the report only speaks.
+
+    Letters stand in most published chest images, and a clipped recording can still be a cough.
+    """
+
+    exclude: tuple[Oddity, ...] = (
+        Oddity.BLANK,
+        Oddity.NOT_RADIOLOGY,
+        Oddity.WRONG_MODALITY,
+        Oddity.LATERAL,
+        Oddity.NO_COUGH,
+        Oddity.SPEECH,
+    )
+
+
+class AuditConfig(_Node):
+    """What happens where the test set is known to the training set.
+
+    `stop` ends the study; `drop` takes the known records out of training and validation; `accept`
+    goes on, and every page of the report says so.
+    """
+
+    on_leak: Literal["stop", "drop", "accept"] = "stop"
 
 
 class CtPreprocessing(_Node):
@@ -288,6 +331,7 @@ class EvaluationConfig(_Node):
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     threshold: Literal["argmax", "youden"] = "youden"
     explain_examples: Annotated[int, Field(ge=0, le=24)] = 6
+    controls: bool = True
 
 
 class StudyConfig(_Node):
@@ -298,7 +342,9 @@ class StudyConfig(_Node):
     seed: Seed = 17
     target: Target = Target()
     sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+    cleaning: CleaningConfig = CleaningConfig()
     split: SplitConfig = SplitConfig()
+    audit: AuditConfig = AuditConfig()
     ct: CtConfig = CtConfig()
     cxr: CxrConfig = CxrConfig()
     cough: CoughConfig = CoughConfig()

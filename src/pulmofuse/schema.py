@@ -49,6 +49,19 @@ class Split(StrEnum):
     TEST = "test"
 
 
+class Oddity(StrEnum):
+    """What may be odd about a file that can be read."""
+
+    BLANK = "blank"  # next to no content: an almost empty image, a recording of silence
+    NOT_RADIOLOGY = "not_radiology"  # a photo, a drawing, a screenshot, a chart
+    WRONG_MODALITY = "wrong_modality"  # a CT among X-rays, an X-ray among CT
+    LATERAL = "lateral"  # an X-ray from the side
+    NO_COUGH = "no_cough"  # noise, a tone or music, but no cough
+    SPEECH = "speech"  # somebody talks, and does not cough
+    BURNT_IN_TEXT = "burnt_in_text"  # letters in the pixels
+    CLIPPED = "clipped"  # much of the range is cut off
+
+
 #: Labels that stand for a set: the data set says only that it is one of these.
 LABEL_SETS: dict[Label, frozenset[Label]] = {
     Label.NOT_COVID19: frozenset(
