@@ -90,6 +90,29 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_path(path: Path) -> str:
+    """SHA-256 of a file's content; of a folder, over the names and contents of its files."""
+    if not path.is_dir():
+        return sha256_file(path)
+    return sha256_json([[member.name, sha256_file(member)] for member in _members(path)])
+
+
+def size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes and time of the last change (ns) of a file, or of the files of a folder.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    members = _members(path) if path.is_dir() else [path]
+    states = [member.stat() for member in members]
+    return sum(s.st_size for s in states), max((s.st_mtime_ns for s in states), default=0)
+
+
+def _members(folder: Path) -> list[Path]:
+    """The files of a folder by name, hidden ones left out."""
+    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+
+
 def sha256_json(content: Any) -> str:
     """SHA-256 of a JSON-serialisable value (paths count as text), independent of key order.
 

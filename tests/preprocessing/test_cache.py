@@ -75,7 +75,7 @@ class TestContent:
             expected = prepare(root / path, Modality.CXR, CONFIG)
             np.testing.assert_array_equal(cache.instances[cache.rows(path)], expected.instances)
         traits = json.loads(cache.index["traits"].iloc[0])
-        assert traits == prepare(root / "0.png", Modality.CXR, CONFIG).traits
+        assert traits == prepare(root / "0.png", Modality.CXR, CONFIG).seen.traits
 
     def test_tables_follow_the_order_asked_for(self, root: Path, tmp_path: Path) -> None:
         cache = build(root, tmp_path / "cache")
@@ -154,7 +154,7 @@ class TestSecondRun:
         # "empty.png" has content, if none; only what could not be hashed is tried again.
         first = build(root, tmp_path / "cache")
         opened.clear()
-        monkeypatch.setattr(cache_module, "sha256_file", lambda path: opened.append(path.name))
+        monkeypatch.setattr(cache_module, "sha256_path", lambda path: opened.append(path.name))
         second = build(root, tmp_path / "cache")
         assert opened == []
         assert second.index.equals(first.index)

@@ -40,7 +40,7 @@ class TestPrepare:
         from_file = prepare(tmp_path / "file", modality, config)
         from_bytes = prepare(data, modality, config)
         np.testing.assert_array_equal(from_file.instances, from_bytes.instances)
-        assert from_file.traits == from_bytes.traits
+        assert from_file.seen == from_bytes.seen
 
     def test_the_error_carries_the_given_name(self, modality, config, data) -> None:
         with pytest.raises(UnreadableFile, match="scan-3"):

@@ -3,7 +3,8 @@
 A folder per modality and preprocessing configuration holds
 
     instances.bin         rows of one shape and type, appended, never rewritten
-    index.parquet         readable paths: path, start, stop, sha256, traits, size, mtime_ns
+    index.parquet         readable paths: path, start, stop, sha256, traits, fingerprint, remarks,
+                          size, mtime_ns
     unreadable.parquet    the others: path, reason, remedy, sha256, size, mtime_ns
     cache.json            format, modality, configuration, shape and type, rows that are committed
 
@@ -28,8 +29,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pulmofuse.curation.inspection import INSPECTION_VERSION, seen_row
 from pulmofuse.errors import StudyError, UnreadableFile
-from pulmofuse.files import atomic_path, exclusive, sha256_file, sha256_json, write_json
+from pulmofuse.files import atomic_path, exclusive, sha256_json, sha256_path, size_and_time, write_json
 from pulmofuse.preprocessing.prepare import (
     PREPROCESSING_VERSION,
     Prepared,
@@ -41,7 +43,7 @@ from pulmofuse.preprocessing.prepare import (
 from pulmofuse.schema import Modality
 
 #: Layout of the folder; with PREPROCESSING_VERSION it decides whether a cache can be used.
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 #: Files that are decoded side by side, then written in order. Decoding holds back standard error,
 #: so progress is reported between two such batches, when it can be seen.
 _BATCH_FILES = 16
@@ -49,7 +51,8 @@ _BATCH_FILES = 16
 _FLUSH_FILES = 64
 _MAX_THREADS = 4
 
-_INDEX_COLUMNS = ["path", "start", "stop", "sha256", "traits", "size", "mtime_ns"]
+_SEEN_COLUMNS = ["traits", "fingerprint", "remarks"]
+_INDEX_COLUMNS = ["path", "start", "stop", "sha256", *_SEEN_COLUMNS, "size", "mtime_ns"]
 _UNREADABLE_COLUMNS = ["path", "reason", "remedy", "sha256", "size", "mtime_ns"]
 _INSTANCES, _INDEX, _UNREADABLE, _JSON = (
     "instances.bin",
@@ -66,7 +69,7 @@ class Cache:
         instances: (rows, *instance_shape); rows of files that were not asked for may be among
             them, so go by `index`.
         index: one row per readable path in the order asked for: path, start, stop, sha256,
-            traits (JSON text), size, mtime_ns.
+            traits and remarks (JSON text), fingerprint (bytes), size, mtime_ns.
         unreadable: the others: path, reason, remedy, sha256 (null where it could not be opened),
             size, mtime_ns.
     """
@@ -190,6 +193,7 @@ class _Builder:
         return {
             "format_version": _FORMAT_VERSION,
             "preprocessing_version": PREPROCESSING_VERSION,
+            "inspection_version": INSPECTION_VERSION,
             "modality": self.modality.value,
             "config": self.config.model_dump(mode="json"),
             "instance_shape": list(self._shape),
@@ -292,14 +296,13 @@ class _Builder:
             elif isinstance(outcome, UnreadableFile):
                 yield row | {"reason": outcome.why, "remedy": outcome.remedy}, None
             else:
-                row["traits"] = json.dumps(outcome.traits, allow_nan=False)
-                yield row, outcome.instances
+                yield row | seen_row(outcome.seen), outcome.instances
 
     def _hash(self, path: str) -> str | None:
         """Content hash, None where the file cannot be read (`prepare` will say why)."""
         file = self.data_root / path
         try:
-            return sha256_file(file) if file.is_file() else None
+            return sha256_path(file) if file.exists() else None
         except OSError:
             return None
 
@@ -336,10 +339,9 @@ class _Builder:
 
 def _stamp(path: Path) -> _Stamp:
     try:
-        status = path.stat()
+        return _Stamp(*size_and_time(path))
     except (OSError, ValueError):
         return _Stamp(-1, -1)
-    return _Stamp(status.st_size, status.st_mtime_ns)
 
 
 def _table(rows: Any, columns: list[str]) -> pd.DataFrame:

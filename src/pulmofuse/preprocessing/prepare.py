@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pulmofuse.config import CoughPreprocessing, CtPreprocessing, CxrPreprocessing
+from pulmofuse.curation.inspection import Seen, inspect_image, inspect_sound
 from pulmofuse.io import read_image, read_sound
 from pulmofuse.preprocessing.coughs import prepare_cough, window_samples
 from pulmofuse.preprocessing.images import prepare_ct, prepare_cxr
@@ -17,8 +18,8 @@ from pulmofuse.schema import Modality
 
 PreprocessingConfig = CtPreprocessing | CxrPreprocessing | CoughPreprocessing
 
-#: Raise it with any change that alters instances or traits: caches of older versions are made anew.
-PREPROCESSING_VERSION = 1
+#: Raise it with any change that alters instances: caches of older versions are made anew.
+PREPROCESSING_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +28,11 @@ class Prepared:
 
     Attributes:
         instances: uint8 (n, size, size) for images, int16 (n, samples) for coughs; n >= 1.
-        traits: what io saw (JSON values).
+        seen: its traits, its fingerprint, and what is odd about it.
     """
 
     instances: npt.NDArray[Any]
-    traits: dict[str, Any]
+    seen: Seen
 
 
 def prepare(
@@ -56,13 +57,13 @@ def prepare(
     match modality, config:
         case Modality.CT, CtPreprocessing():
             image = read_image(source, label)
-            return Prepared(prepare_ct(image, config), image.traits)
+            return Prepared(prepare_ct(image, config), inspect_image(image, modality))
         case Modality.CXR, CxrPreprocessing():
             image = read_image(source, label)
-            return Prepared(prepare_cxr(image, config, label), image.traits)
+            return Prepared(prepare_cxr(image, config, label), inspect_image(image, modality))
         case Modality.COUGH, CoughPreprocessing():
             sound = read_sound(source, label)
-            return Prepared(prepare_cough(sound, config, label), sound.traits)
+            return Prepared(prepare_cough(sound, config, label), inspect_sound(sound))
     raise TypeError(f"{type(config).__name__} does not belong to {modality}")
 
 

@@ -1,0 +1,160 @@
+"""Read every file of a manifest once, and keep what was seen.
+
+Nothing of the pixels or samples is kept but a fingerprint, so that a table of 200,000 files fits
+into memory. With a store, a file is known by its path, size and time of change, and a run that was
+killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pulmofuse.curation.inspection import (
+    INSPECTION_VERSION,
+    inspect_image,
+    inspect_sound,
+    remarks_from_json,
+    seen_row,
+)
+from pulmofuse.errors import UnreadableFile
+from pulmofuse.files import atomic_path, sha256_path, size_and_time
+from pulmofuse.io import read_image, read_sound
+from pulmofuse.schema import Exclusion, Modality, Oddity, exclusions_frame, iterate
+
+_KEY = ["path", "modality"]
+_COLUMNS = [
+    *_KEY, "sha256", "traits", "fingerprint", "remarks", "reason", "remedy", "size", "mtime_ns",
+]  # fmt: skip
+#: Files read side by side; progress is told, and interrupts are heard, between two batches.
+_BATCH_FILES = 32
+#: Files of one part of the store: a killed run loses at most as many.
+_PART_FILES = 1024
+_MAX_THREADS = 4
+
+Progress = Callable[[int, int, str], None]
+
+
+def read_files(
+    manifest: pd.DataFrame, data_root: Path, store: Path | None, progress: Progress
+) -> pd.DataFrame:
+    """Read the files of a manifest.
+
+    Args:
+        manifest: with the columns path and modality; a row that stands twice counts once.
+        data_root: folder that the paths are relative to.
+        store: folder that keeps what was seen for the next run; made if absent.
+        progress: told (files done, files in all, path).
+
+    Returns:
+        One row per file in the order of the manifest: path, modality, sha256 (null where it could
+        not be opened), traits and remarks (JSON text), fingerprint (bytes), reason and remedy
+        (null where it can be read), size, mtime_ns.
+    """
+    wanted = manifest[_KEY].drop_duplicates()
+    states = [_state(data_root / path) for path in wanted["path"]]
+    wanted = wanted.assign(size=[s[0] for s in states], mtime_ns=[s[1] for s in states])
+    known = _known(store, wanted)
+    todo = wanted[~pd.MultiIndex.from_frame(wanted[_KEY]).isin(known.index)]
+    tables = [known.reset_index()]
+    done, n_parts, fresh = len(wanted) - len(todo), len(_parts(store)), list[dict[str, Any]]()
+    progress(done, len(wanted), "")
+    rows = list(iterate(todo))
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        for first in range(0, len(rows), _BATCH_FILES):
+            batch = rows[first : first + _BATCH_FILES]
+            fresh += pool.map(lambda row: _read(data_root, row), batch)
+            last = first + len(batch) == len(rows)
+            if fresh and (len(fresh) >= _PART_FILES or last):
+                tables.append(pd.DataFrame(fresh, columns=_COLUMNS))
+                n_parts += 1
+                _write(store, n_parts, tables[-1])
+                fresh = []
+            progress(done + first + len(batch), len(wanted), str(batch[-1]["path"]))
+    found = pd.concat([t for t in tables if len(t)] or tables, ignore_index=True)
+    return wanted[_KEY].merge(found, on=_KEY, how="left", validate="1:1")[_COLUMNS]
+
+
+def unreadable_files(files: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
+    """Exclusions for the files that cannot be read, columns of `schema.Exclusion`."""
+    sources = manifest.drop_duplicates(_KEY)[[*_KEY, "source"]]
+    bad = files[files["reason"].notna()].merge(sources, on=_KEY)
+    return exclusions_frame(
+        Exclusion(row["path"], row["modality"], row["source"], "read", row["reason"], row["remedy"])
+        for row in iterate(bad)
+    )
+
+
+def remark_rows(records: pd.DataFrame, excluding: Sequence[Oddity] = ()) -> pd.DataFrame:
+    """One row per remark: path, modality, source, kind, reason, remedy, excluded (bool).
+
+    Args:
+        records: path, modality, source, remarks (JSON text, or null).
+        excluding: kinds for which a file is left out.
+    """
+    columns = ["path", "modality", "source", "kind", "reason", "remedy", "excluded"]
+    odd = records[records["remarks"].notna() & (records["remarks"] != "[]")]
+    rows = [
+        (row["path"], row["modality"], row["source"], remark.kind.value, remark.reason,
+         remark.remedy, remark.kind in excluding)
+        for row in iterate(odd[["path", "modality", "source", "remarks"]])
+        for remark in remarks_from_json(row["remarks"])
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _read(data_root: Path, row: dict[str, Any]) -> dict[str, Any]:
+    """The row of one file."""
+    file, path, modality = data_root / row["path"], row["path"], Modality(row["modality"])
+    out = {**row, "sha256": _digest(file)}
+    try:
+        if modality is Modality.COUGH:
+            return out | seen_row(inspect_sound(read_sound(file, path)))
+        return out | seen_row(inspect_image(read_image(file, path), modality))
+    except UnreadableFile as error:
+        return out | {"reason": error.why, "remedy": error.remedy}
+
+
+def _digest(file: Path) -> str | None:
+    """Content hash; null where the file cannot be opened, of which reading it says more."""
+    try:
+        return sha256_path(file) if file.exists() else None
+    except OSError:
+        return None
+
+
+def _state(file: Path) -> tuple[int, int]:
+    try:
+        return size_and_time(file)
+    except (OSError, ValueError):
+        return -1, -1
+
+
+def _home(store: Path) -> Path:
+    return store / f"v{INSPECTION_VERSION}"
+
+
+def _parts(store: Path | None) -> list[Path]:
+    return sorted(_home(store).glob("*.parquet")) if store is not None else []
+
+
+def _known(store: Path | None, wanted: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the store, by path and modality, of files that have not changed since."""
+    tables = [pd.read_parquet(part) for part in _parts(store)]
+    if not tables:
+        return pd.DataFrame(columns=_COLUMNS).set_index(_KEY)
+    stored = pd.concat(tables, ignore_index=True).drop_duplicates(_KEY, keep="last")
+    # A missing file has size -1 and is looked for again; so is one that could not be opened.
+    current = stored.merge(wanted, on=[*_KEY, "size", "mtime_ns"])
+    return current[current["sha256"].notna()].set_index(_KEY)
+
+
+def _write(store: Path | None, number: int, table: pd.DataFrame) -> None:
+    if store is not None:
+        with atomic_path(_home(store) / f"{number:06d}.parquet") as temporary:
+            table.to_parquet(temporary, index=False)
