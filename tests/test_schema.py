@@ -40,6 +40,7 @@ ROW: dict[str, Any] = {
     "age": 61.0,
     "sex": "F",
     "view": None,
+    "date": "2020-04-13",
     "series_id": None,
     "traits": '{"width": 512}',
 }
@@ -65,6 +66,9 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
     ("a flag as a number", {"patient_known": 0}),
     ("a path with dots in a name", {"path": "ct/a..b/c.png"}),
     ("a path with blanks", {"path": "X-Ray Image DataSet/a b.jpg"}),
+    ("a month", {"date": "2020-04"}),
+    ("a year", {"date": "2020"}),
+    ("no date", {"date": None}),
     ("a label set", {"label": "not_covid19"}),
 ]
 
@@ -91,6 +95,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"path": ".."}, "leaves the data root"),
     ({"path": "a\n/../b"}, "leaves the data root"),
     ({"path": None}, "path in row 2: null is not allowed"),
+    ({"date": "13.04.2020"}, "date in row 2: '13.04.2020' is not a date as YYYY, YYYY-MM or"),
+    ({"date": "2020-13"}, "date in row 2: '2020-13' is not a date"),
+    ({"date": "2020-04-32"}, "date in row 2: '2020-04-32' is not a date"),
+    ({"date": "2020-04-13T21:30"}, "date in row 2: '2020-04-13T21:30' is not a date"),
+    ({"date": ""}, "date in row 2: '' is not a date"),
+    ({"date": 2020}, "date in row 2: 2020 is not a date"),
+    ({"date": pd.Timestamp("2020-04-13")}, "is not a date"),
     ({"site": 3}, "site in row 2: 3 is not text"),
     ({"traits": {"width": 512}}, "traits in row 2: {'width': 512} is not text"),
 ]
@@ -136,7 +147,7 @@ class TestCheckManifest:
         assert tuple(check_manifest(frame).columns) == MANIFEST_COLUMNS
 
     def test_optional_columns_may_be_absent(self) -> None:
-        optional = ["site", "split", "age", "sex", "view", "series_id", "traits"]
+        optional = ["site", "split", "age", "sex", "view", "date", "series_id", "traits"]
         checked = check_manifest(table({}, {}).drop(columns=optional))
 
         assert checked[optional].isna().all().all()
@@ -174,6 +185,13 @@ class TestFiles:
         write_manifest(tmp_path / "manifest.parquet", frame)
 
         pd.testing.assert_frame_equal(read_manifest(tmp_path / "manifest.parquet"), frame)
+
+    def test_a_manifest_of_before_there_were_dates_is_still_read(self, tmp_path: Path) -> None:
+        table({}, {}).drop(columns="date").to_parquet(tmp_path / "old.parquet", index=False)
+        checked = read_manifest(tmp_path / "old.parquet")
+
+        assert tuple(checked.columns) == MANIFEST_COLUMNS
+        assert checked["date"].tolist() == [None, None]
 
     def test_csv_says_the_same_as_parquet(self, tmp_path: Path) -> None:
         frame = check_manifest(table({}, {"site": None, "age": None, "patient_known": False}))

@@ -7,6 +7,7 @@ from there on. Paths in it are relative to a data root, so that a manifest can b
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
@@ -105,11 +106,16 @@ MANIFEST_COLUMNS: tuple[str, ...] = (
     "age",
     "sex",
     "view",
+    "date",
     "series_id",
     "traits",
 )
 
-_OPTIONAL_COLUMNS = ("site", "split", "age", "sex", "view", "series_id", "traits")
+_OPTIONAL_COLUMNS = ("site", "split", "age", "sex", "view", "date", "series_id", "traits")
+
+#: ISO 8601 calendar date of reduced precision: YYYY, YYYY-MM or YYYY-MM-DD. Text of this form
+#: sorts by time, which is all that a split by time needs.
+_ISO_DATE = r"[0-9]{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?)?"
 
 _OLDEST_YEARS = 130
 
@@ -169,7 +175,7 @@ def manifest_frame(rows: Iterable[dict[str, object]]) -> pd.DataFrame:
         flags = frame["patient_known"].map(lambda flag: _FLAGS.get(str(flag).lower(), flag))
         frame["patient_known"] = flags.infer_objects()
     frame["age"] = pd.to_numeric(frame["age"], errors="coerce").astype("float64")
-    for column in ("site", "split", "sex", "view", "series_id", "traits"):
+    for column in ("site", "split", "sex", "view", "date", "series_id", "traits"):
         values = frame[column].astype(object)
         frame[column] = values.where(values.notna(), None)
     return frame
@@ -269,6 +275,12 @@ def _manifest_schema() -> Any:
         error="leaves the data root; a path is relative to it and has no '..'",
     )
     is_text = pa.Check(lambda value: isinstance(value, str), element_wise=True, error="is not text")
+    # A date that a library read as a timestamp is no text: it is told so, not turned into text.
+    iso_date = pa.Check(
+        lambda value: isinstance(value, str) and re.fullmatch(_ISO_DATE, value) is not None,
+        element_wise=True,
+        error="is not a date as YYYY, YYYY-MM or YYYY-MM-DD",
+    )
     years = pa.Check.in_range(0, _OLDEST_YEARS, error=f"is not in 0 to {_OLDEST_YEARS} years")
     return pa.DataFrameSchema(
         {
@@ -284,6 +296,7 @@ def _manifest_schema() -> Any:
             "age": pa.Column(float, years, nullable=True),
             "sex": pa.Column(object, one_of(("F", "M", "O")), nullable=True),
             "view": pa.Column(object, is_text, nullable=True),
+            "date": pa.Column(object, iso_date, nullable=True),
             "series_id": pa.Column(object, is_text, nullable=True),
             "traits": pa.Column(object, is_text, nullable=True),
         }
