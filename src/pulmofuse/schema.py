@@ -159,6 +159,11 @@ def subset_name(modalities: Iterable[Modality | str]) -> str:
     return SUBSET_JOIN.join(m.value for m in Modality if m in wanted)
 
 
+def is_iso_date(value: object) -> bool:
+    """Whether this is text that the manifest takes for a date: YYYY, YYYY-MM or YYYY-MM-DD."""
+    return isinstance(value, str) and re.fullmatch(_ISO_DATE, value) is not None
+
+
 def manifest_frame(rows: Iterable[dict[str, object]]) -> pd.DataFrame:
     """A manifest table from row dictionaries; absent optional columns are null.
 
@@ -277,9 +282,7 @@ def _manifest_schema() -> Any:
     is_text = pa.Check(lambda value: isinstance(value, str), element_wise=True, error="is not text")
     # A date that a library read as a timestamp is no text: it is told so, not turned into text.
     iso_date = pa.Check(
-        lambda value: isinstance(value, str) and re.fullmatch(_ISO_DATE, value) is not None,
-        element_wise=True,
-        error="is not a date as YYYY, YYYY-MM or YYYY-MM-DD",
+        is_iso_date, element_wise=True, error="is not a date as YYYY, YYYY-MM or YYYY-MM-DD"
     )
     years = pa.Check.in_range(0, _OLDEST_YEARS, error=f"is not in 0 to {_OLDEST_YEARS} years")
     return pa.DataFrameSchema(

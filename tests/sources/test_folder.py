@@ -183,9 +183,9 @@ class TestPatientsFile:
     def test_pairs_modalities_and_fills_the_columns(self, tmp_path: Path) -> None:
         self.write(
             tmp_path,
-            "path,patient_id,age,sex,site,split,series_id,view,remark\n"
-            "ct/covid19/a.png,007,61.5,female,ward 3,validation,s1,axial,hello\n"
-            "cough_audio/covid19/a.wav,007,,,,,,,\n",
+            "path,patient_id,age,sex,site,split,date,series_id,view,remark\n"
+            "ct/covid19/a.png,007,61.5,female,ward 3,validation,2020-04,s1,axial,hello\n"
+            "cough_audio/covid19/a.wav,007,,,,,,,,\n",
         )
         records = scan_source("folder", tmp_path).records.set_index("path")
         row = records.loc["ct/covid19/a.png"]
@@ -196,6 +196,7 @@ class TestPatientsFile:
             "sex": "F",
             "site": "ward 3",
             "split": "val",
+            "date": "2020-04",
             "series_id": "folder:s1",
             "view": "axial",
         }
@@ -226,6 +227,15 @@ class TestPatientsFile:
         records = scan_source("folder", tmp_path).records
         assert (records["patient_id"] == "folder:p9").sum() == 1
 
+    @pytest.mark.parametrize("separator", [";", "\t"])
+    def test_the_separators_of_other_countries_are_understood(
+        self, tmp_path: Path, separator: str
+    ) -> None:
+        text = "path,patient_id,site\r\nct/covid19/a.png,p1,\r\n\r\n".replace(",", separator)
+        self.write(tmp_path, text)
+        patients = scan_source("folder", tmp_path).records.set_index("path")["patient_id"]
+        assert patients["ct/covid19/a.png"] == "folder:p1"
+
     def test_a_row_without_a_file_is_excluded(self, tmp_path: Path) -> None:
         self.write(tmp_path, "path,patient_id\nct/covid19/gone.png,p1\nct/covid19/a.png,p2\n")
         (left_out,) = scan_source("folder", tmp_path).excluded
@@ -248,6 +258,11 @@ class TestPatientsFile:
             ("path,patient_id,age\nx,p,40\ny,p,131\n", "line 3: '131' is not an age"),
             ("path,patient_id,sex\nx,p,unsure\n", "line 2: 'unsure' is not a sex"),
             ("path,patient_id,split\nx,p,holdout\n", "line 2: 'holdout' is not a split"),
+            ("path,patient_id,date\nx,p,3/4/2020\n", "line 2: '3/4/2020' is not a date"),
+            ("path,patient_id\nx,p,7\n", "line 2: has 3 cells where the header has 2"),
+            ('path,patient_id\n"x"y,p\n', "line 2: cannot be read as a CSV row"),
+            ("path,patient_id,sex,sex\nx,p,F,M\n", "column sex stands twice"),
+            ('path,patient_id,age\n\n"a\nb",p,\ny,p,old\n', "line 5: 'old' is not an age"),
             ("path,patient_id\nx,p\nx,q\n", "line 3: says something else of x than line 2"),
             ("path,patient_id\n,p\n", "line 2: the path is empty"),
             ("path,patient_id,splitt\nx,p,test\n", "unknown column 'splitt'.*'split'"),

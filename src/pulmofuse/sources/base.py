@@ -7,6 +7,8 @@ recording. What cannot become a record is not dropped silently: it becomes an `E
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import re
 import unicodedata
@@ -23,7 +25,10 @@ from pulmofuse.schema import Exclusion, Label, Modality
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom", ".nii", ".nii.gz"}
 )
-SOUND_SUFFIXES = frozenset({".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff"})
+SOUND_SUFFIXES = frozenset(
+    {".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".caf"}
+    | {".webm", ".mka", ".m4a", ".mp4", ".aac", ".amr", ".3gp", ".wma"}
+)
 
 SUFFIXES: dict[Modality, frozenset[str]] = {
     Modality.CT: IMAGE_SUFFIXES,
@@ -55,9 +60,10 @@ class Source:
         title: what a report calls it.
         modalities, labels: what it may hold.
         patients_known: whether it publishes who is who; None where this differs from file to file.
-        licence, url, citation: as its authors state them.
+        licence: as its authors state it, in a few words; the data sheet has the whole of it.
+        url, citation: as its authors state them.
         obtain: one sentence on how to get it.
-        size: one sentence on what is in it.
+        size: what is in it, in at most 40 characters (a cell of `data list`).
         scan: makes the records of a folder; raises SourceError where the layout is wrong.
         generic: true for layouts that many data sets share: their root then becomes part of the
             ids, so that two such folders can stand in one study.
@@ -118,7 +124,7 @@ def list_files(root: Path, source: str, folders: Iterable[str] = (".",)) -> List
     for folder in folders:
         for path in _walk(root / folder):
             relative = path.relative_to(root).as_posix()
-            fault = _path_fault(path, inside)
+            fault = path_fault(path, inside)
             if fault is None:
                 files.append(relative)
             else:
@@ -146,7 +152,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(place) / n for n in sorted(names + linked) if not is_hidden(n))
 
 
-def _path_fault(path: Path, inside: Path) -> tuple[str, str] | None:
+def path_fault(path: Path, inside: Path) -> tuple[str, str] | None:
     """Why a listed path may not be used, with the remedy; None where it may."""
     try:
         str(path).encode("utf-8")
@@ -189,6 +195,57 @@ def name_key(text: str) -> str:
     must find its files on the other.
     """
     return unicodedata.normalize("NFC", text.strip().replace("\\", "/")).removeprefix("./")
+
+
+def read_rows(path: Path, columns: Iterable[str], remedy: str) -> list[tuple[int, dict[str, str]]]:
+    """Read a CSV file that people wrote: each row with the line it ends in, "" where empty.
+
+    The separator is the comma, semicolon or tab that the header has most of (spreadsheets write
+    the one that their country uses). Headers are lower case; empty lines are passed over.
+
+    Raises:
+        SourceError: not a UTF-8 CSV table, a column of the header stands twice or one of `columns`
+            is missing, or a row has more cells than the header. The line is named.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise SourceError(path, f"cannot be read as a CSV table ({error})", remedy) from None
+    first = text.partition("\n")[0]
+    separator = max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows: list[tuple[int, dict[str, str]]] = []
+    header: list[str] = []
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if not any(cells):
+                continue
+            if not header:
+                header = [cell.lower() for cell in cells]
+                _check_header(path, header, columns, remedy)
+            elif any(cells[len(header) :]):
+                why = f"has {len(cells)} cells where the header has {len(header)}"
+                raise SourceError(f"{path}, line {reader.line_num}", why, "quote text with commas")
+            else:
+                padded = cells + [""] * (len(header) - len(cells))
+                rows.append((reader.line_num, dict(zip(header, padded, strict=False))))
+    except csv.Error as error:
+        where = f"{path}, line {reader.line_num}"
+        raise SourceError(where, f"cannot be read as a CSV row ({error})", remedy) from None
+    if not header:
+        raise SourceError(path, "cannot be read as a CSV table (it is empty)", remedy)
+    return rows
+
+
+def _check_header(path: Path, header: list[str], columns: Iterable[str], remedy: str) -> None:
+    """Refuse a header without a needed column, or with a name that stands twice."""
+    missing = [column for column in columns if column not in header]
+    if missing:
+        raise SourceError(path, f"column {', '.join(missing)} is missing", remedy)
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise SourceError(path, f"column {', '.join(twice)} stands twice", "keep one of them")
 
 
 def read_text_table(path: Path, columns: Iterable[str], remedy: str) -> pd.DataFrame:

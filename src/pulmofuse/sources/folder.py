@@ -5,7 +5,7 @@ Origin: yours. Nothing is downloaded. Licence: whatever you hold the data under.
 Layout:
     ROOT/ct/<label>/...            PNG, JPEG, BMP, TIFF, DICOM, NIfTI
     ROOT/cxr/<label>/...           the same
-    ROOT/cough_audio/<label>/...   WAV, MP3, FLAC, OGG, Opus, AIFF
+    ROOT/cough_audio/<label>/...   WAV, MP3, FLAC, OGG, Opus, AIFF, WebM, M4A, AMR ...
     ROOT/patients.csv              optional: who is who
 At least one of the three folders must be there.
 
@@ -22,10 +22,11 @@ Series: files in a folder below the label (`ct/covid19/scan7/001.dcm`) are one s
 slices of a CT volume, and the first folder below the label is taken for one patient.
 
 patients.csv: UTF-8, a header line, columns `path, patient_id` and optionally `age` (years), `sex`
-(F, M or O), `site`, `split` (train, val or test), `series_id`, `view`. `path` is relative to ROOT
-and names a file or a folder (then it holds for everything in it; the nearest one wins). Other
-columns are ignored. The same `patient_id` in two modalities is the same person: this is how CT,
-X-ray and cough of one patient are paired.
+(F, M or O), `site`, `split` (train, val or test), `date` (of the recording: YYYY, YYYY-MM or
+YYYY-MM-DD), `series_id`, `view`. `path` is relative to ROOT and names a file or a folder (then it
+holds for everything in it; the nearest one wins). Other columns are ignored. The same
+`patient_id` in two modalities is the same person: this is how CT, X-ray and cough of one patient
+are paired.
 
 Known defects: without patients.csv nobody knows which files show the same person. Each file (or
 series folder) is then a patient of its own with `patient_known` false, a random split may leak,
@@ -76,8 +77,12 @@ _OBTAIN = (
 )
 
 
-def parse_label(text: str) -> Label:
-    """The label that a folder name means.
+def parse_label(text: str, mend: str = "rename the folder") -> Label:
+    """The label that a folder name or a cell means.
+
+    Args:
+        text: the name, in upper or lower case, with "-", "_" or blanks.
+        mend: what to do with a wrong one; begins the remedy.
 
     Raises:
         UnknownLabel: neither a label nor one of `ALIASES`; the remedy names the nearest.
@@ -88,9 +93,9 @@ def parse_label(text: str) -> Label:
         return known[key]
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     remedy = (
-        f"rename the folder; the nearest label is {known[nearest[0]].value}"
+        f"{mend}; the nearest label is {known[nearest[0]].value}"
         if nearest
-        else f"rename the folder to one of {', '.join(label.value for label in Label)}"
+        else f"{mend} to one of {', '.join(label.value for label in Label)}"
     )
     raise UnknownLabel(text, "this is not a label", remedy)
 
@@ -167,6 +172,7 @@ def _record(
         "age": about.age,
         "sex": about.sex,
         "view": about.view,
+        "date": about.date,
         "series_id": f"{source}:{about.series_id}" if about.series_id else series,
     }
 

@@ -7,37 +7,41 @@ ignored patient id would let one person stand on both sides of a split.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from pulmofuse.errors import SourceError
-from pulmofuse.schema import Split
-from pulmofuse.sources.base import name_key, read_text_table
+from pulmofuse.schema import Split, is_iso_date
+from pulmofuse.sources.base import name_key, read_rows
 
 PATIENTS_FILE = "patients.csv"
 
-_COLUMNS = ("path", "patient_id", "age", "sex", "site", "split", "series_id", "view")
+#: What may be said of a file beside its path; `parse_about` reads these.
+ABOUT_COLUMNS = ("patient_id", "age", "sex", "site", "split", "date", "series_id", "view")
 
 _REMEDY = (
     "patients.csv has the columns path, patient_id and optionally"
-    " age, sex, site, split, series_id, view"
+    " age, sex, site, split, date, series_id, view"
 )
 _SEXES = {"f": "F", "female": "F", "m": "M", "male": "M", "o": "O", "other": "O"}
 _SPLITS = {split.value: split.value for split in Split} | {"valid": "val", "validation": "val"}
+_NEARLY = 0.75  # difflib's ratio from which a name counts as a misspelling
 _OLDEST_YEARS = 130  # the manifest's own limit
 
 
 @dataclass(frozen=True)
 class About:
-    """What patients.csv says of one path; None where it says nothing."""
+    """What a table says of one path; None where it says nothing."""
 
     patient_id: str | None = None
     age: float | None = None
     sex: str | None = None
     site: str | None = None
     split: str | None = None
+    date: str | None = None
     series_id: str | None = None
     view: str | None = None
 
@@ -71,36 +75,50 @@ def read_patients(root: Path) -> Patients:
     path = root / PATIENTS_FILE
     if not path.exists():
         return Patients({}, {})
-    table = read_text_table(path, ("path", "patient_id"), _REMEDY)
-    for column in table.columns:
-        # Further columns are welcome, but "splitt" would throw a published split away.
-        near = difflib.get_close_matches(str(column), _COLUMNS, n=1, cutoff=0.75)
-        if column not in _COLUMNS and near:
-            raise SourceError(path, f"unknown column {column!r}", f"the nearest one is {near[0]!r}")
     rows: dict[str, About] = {}
     lines: dict[str, int] = {}
-    for number, row in enumerate(table.to_dict("records"), start=2):  # line 1 is the header
-        where = f"{path}, line {number}"
-        cells = {str(key): str(value) for key, value in row.items()}
+    known = ("path", *ABOUT_COLUMNS)
+    for line, cells in read_rows(path, ("path", "patient_id"), _REMEDY):
+        if not lines:
+            check_names(path, cells, known)
+        where = f"{path}, line {line}"
         key = name_key(cells["path"]).rstrip("/")
         if not key:
             raise SourceError(where, "the path is empty", _REMEDY)
-        about = _about(cells, where)
+        about = parse_about(cells, where)
         if rows.setdefault(key, about) != about:
             why = f"says something else of {key} than line {lines[key]}"
             raise SourceError(where, why, "keep one of the two lines")
-        lines.setdefault(key, number)
+        lines.setdefault(key, line)
     return Patients(rows, lines)
 
 
-def _about(cells: dict[str, str], where: str) -> About:
-    """One row with its values checked."""
+def check_names(path: Path, names: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a column that is no known one but nearly: "splitt" would lose a published split.
+
+    Raises:
+        SourceError: names the column and the nearest known one.
+    """
+    columns = tuple(known)
+    for name in names:
+        near = difflib.get_close_matches(name, columns, n=1, cutoff=_NEARLY)
+        if name not in columns and near:
+            raise SourceError(path, f"unknown column {name!r}", f"the nearest one is {near[0]!r}")
+
+
+def parse_about(cells: Mapping[str, str], where: str) -> About:
+    """The values of `ABOUT_COLUMNS` in one row of text cells, checked.
+
+    Raises:
+        SourceError: a value is impossible; `where` says in which line.
+    """
     return About(
-        patient_id=cells["patient_id"] or None,
+        patient_id=cells.get("patient_id") or None,
         age=_age(cells.get("age", ""), where),
-        sex=_choice(cells.get("sex", ""), _SEXES, "sex", where),
+        sex=parse_choice(cells.get("sex", ""), _SEXES, "sex", where),
         site=cells.get("site") or None,
-        split=_choice(cells.get("split", ""), _SPLITS, "split", where),
+        split=parse_choice(cells.get("split", ""), _SPLITS, "split", where),
+        date=_date(cells.get("date", ""), where),
         series_id=cells.get("series_id") or None,
         view=cells.get("view") or None,
     )
@@ -116,8 +134,20 @@ def _age(text: str, where: str) -> float | None:
     return float(age)
 
 
-def _choice(text: str, choices: dict[str, str], column: str, where: str) -> str | None:
-    """One of a closed set of values, or None for an empty cell."""
+def _date(text: str, where: str) -> str | None:
+    """A date as the manifest writes it, or None for an empty cell."""
+    if text and not is_iso_date(text):
+        remedy = "write it as YYYY, YYYY-MM or YYYY-MM-DD, or leave it empty"
+        raise SourceError(where, f"{text!r} is not a date", remedy)
+    return text or None
+
+
+def parse_choice(text: str, choices: dict[str, str], column: str, where: str) -> str | None:
+    """One of a closed set of values, or None for an empty cell.
+
+    Raises:
+        SourceError: another value; the remedy lists the set.
+    """
     if not text:
         return None
     if text.lower() not in choices:
