@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +10,10 @@ from typing import NoReturn
 
 import pandas as pd
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from pulmofuse import __version__, cli
 from pulmofuse.cli import app
-from pulmofuse.evaluation import METRICS
 
 RUNNER = CliRunner()
 
@@ -82,6 +79,10 @@ def test_a_folder_of_bad_files_ends_neither_scan_nor_check(
     root = ["--data-root", str(bad_folder)]
     scan = RUNNER.invoke(app, ["data", "scan", "folder:.", *root, "--out", str(manifest)])
     assert scan.exit_code == 0, scan.output
+    assert len(pd.read_parquet(manifest)) == 0
+    assert len(pd.read_csv(tmp_path / "manifest.excluded.csv")) == 102
+    listed = ["data", "scan", "folder:.", *root, "--out", str(manifest), "--list-only"]
+    assert RUNNER.invoke(app, listed).exit_code == 0
     check = RUNNER.invoke(app, ["data", "check", str(manifest), *root, "--out", str(faults)])
     assert check.exit_code == 0, check.output
     table = pd.read_csv(faults)
@@ -174,68 +175,3 @@ def test_a_reader_that_has_left_is_no_news(
 ) -> None:
     assert _exit_of(monkeypatch, ["data", "list"], error) == 1
     assert capsys.readouterr().err == ""
-
-
-def test_paths_that_look_like_markup_are_shown_as_they_are(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    names = ["[covid] 1.png", "[b]", "[/b]", ":lungs:.png"]
-    table = pd.DataFrame({"path": names, "reason": "cut", "remedy": "[/red] none"})
-    cli._print_exclusions(Console(width=200), table)
-    shown = capsys.readouterr().out
-    assert all(name in shown for name in [*names, "[/red] none"])
-    with cli._Display() as display:
-        display.step("Read [/b]")
-        display.finish("runs/[/b]")
-    assert "Read [/b]: runs/[/b]" in capsys.readouterr().err
-
-
-def test_the_progress_bar_shows_markup_as_it_is_and_goes_when_the_work_fails(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-
-    def work(display: cli._Display) -> None:
-        with display:
-            display.step("Read")
-            display.update(1, 2, "[/b].png")
-            raise ValueError("within")
-
-    display = cli._Display()
-    with pytest.raises(ValueError, match="within"):
-        work(display)
-    assert display._progress is None
-    assert "[/b].png" in capsys.readouterr().err
-
-
-def test_undefined_figures_are_dashes(capsys: pytest.CaptureFixture[str]) -> None:
-    figures = {f"{m}{end}": [None, math.nan] for m in METRICS for end in ("", "_low", "_high")}
-    table = pd.DataFrame(
-        {
-            "subset": ["ct", "cxr"],
-            "method": "unimodal",
-            **figures,
-            "n_patients": 3,
-            "simulated": False,
-        }
-    )
-    cli._print_comparison(table)
-    shown = capsys.readouterr().out
-    assert shown.count("–") == 2 * (1 + len(cli._SHOWN))
-    assert "nan" not in shown
-    assert "None" not in shown
-
-
-@pytest.mark.parametrize(
-    ("figures", "shown"),
-    [
-        ((0.5, 0.25, 0.75), "0.500 [0.250, 0.750]"),
-        ((0.5, None, None), "0.500"),
-        ((math.nan, math.nan, math.nan), "–"),
-        ((None, None, None), "–"),
-    ],
-)
-def test_an_interval_is_shown_as_far_as_it_is_defined(
-    figures: tuple[float | None, float | None, float | None], shown: str
-) -> None:
-    assert cli._interval(*figures) == shown

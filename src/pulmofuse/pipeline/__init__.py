@@ -1,5 +1,6 @@
 """The parts that a study and an external evaluation are made of."""
 
+from pulmofuse.pipeline.audits import write_audit
 from pulmofuse.pipeline.cohort import (
     Cohort,
     check_files,
@@ -48,6 +49,7 @@ __all__ = [
     "scan",
     "split_cohort",
     "train_unimodal",
+    "write_audit",
     "write_examples",
     "write_explanations",
 ]

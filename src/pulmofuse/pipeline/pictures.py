@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pulmofuse.config import StudyConfig
+from pulmofuse.config import CoughPreprocessing, StudyConfig
 from pulmofuse.files import write_bytes, write_json
 from pulmofuse.inference import Unimodal, grad_cam
 from pulmofuse.pipeline.cohort import Cohort
@@ -37,7 +37,7 @@ def write_examples(cohort: Cohort, config: StudyConfig, folder: Path) -> None:
             for i, row in enumerate(rng.choice(len(chosen), count, replace=False)):
                 picture = _picture(cohort, modality, config, chosen.iloc[row])
                 file = f"{modality.value}-{config.target.classes.index(name)}-{i}.png"
-                _write_png(folder / file, picture)
+                write_png(folder / file, picture)
                 index.append({"modality": modality.value, "class": name, "image": file})
     write_json(folder / "index.json", index)
 
@@ -69,8 +69,8 @@ def write_explanations(
             cam = grad_cam(part.model, batch, target)
             picture = _picture(cohort, modality, config, record)
             image, overlay = f"{modality.value}-{i}.png", f"{modality.value}-{i}-cam.png"
-            _write_png(folder / image, picture)
-            _write_png(folder / overlay, _overlay(picture, cam, flip=modality is Modality.COUGH))
+            write_png(folder / image, picture)
+            write_png(folder / overlay, _overlay(picture, cam, flip=modality is Modality.COUGH))
             index.append(
                 {
                     "modality": modality.value,
@@ -100,12 +100,24 @@ def _shown_row(record: Any) -> int:
 
 def _picture(cohort: Cohort, modality: Modality, config: StudyConfig, record: Any) -> np.ndarray:
     """(height, width) uint8: the middle slice, the X-ray, or the log-mel of the middle window."""
-    instances = cohort.caches[modality].instances
+    instance = np.asarray(cohort.caches[modality].instances[_shown_row(record)])
+    return instance_picture(instance, modality, config.cough.preprocessing)
+
+
+def instance_picture(
+    instance: np.ndarray, modality: Modality, front_end: CoughPreprocessing
+) -> np.ndarray:
+    """(height, width) uint8 for the eye: the image itself, or the log-mel of a cough window.
+
+    Args:
+        instance: one row of a cache, uint8 (size, size) or int16 (samples,).
+        modality: what was recorded.
+        front_end: of the log-mel.
+    """
     if modality is not Modality.COUGH:
-        return np.asarray(instances[_shown_row(record)])
-    sound = to_tensor(np.asarray(instances[[_shown_row(record)]]))
+        return instance
     with torch.inference_mode():
-        log_mel = LogMel(config.cough.preprocessing)(sound)[0].numpy()
+        log_mel = LogMel(front_end)(to_tensor(instance[None]))[0].numpy()
     scaled = (log_mel - log_mel.min()) / max(float(np.ptp(log_mel)), 1e-9)
     # Low frequencies belong at the bottom, as in every spectrogram a reader has seen.
     return np.asarray((scaled[::-1] * 255).astype(np.uint8))
@@ -121,7 +133,8 @@ def _overlay(picture: np.ndarray, cam: np.ndarray, *, flip: bool) -> np.ndarray:
     return np.asarray((grey * (1 - opacity) + colour * opacity).astype(np.uint8))
 
 
-def _write_png(path: Path, picture: np.ndarray) -> None:
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """Write (height, width) or (height, width, 3) uint8 as PNG, grey ones at the report's size."""
     if picture.ndim == 2:
         picture = cv2.resize(picture, (_PICTURE_PX, _PICTURE_PX), interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".png", picture)

@@ -37,6 +37,7 @@ class Check:
     detail: str
     remedy: str
     modality: str = ""
+    table: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -262,11 +263,19 @@ def _number(value: object) -> float | None:
 
 
 def _audit(folder: Path, absent: dict[str, str]) -> Audit | None:
-    path = folder / "audit.json"
-    if not path.is_file():
+    if not (folder / "audit.json").is_file():
         absent["audit.json"] = _why_empty("audit.json")
         return None
-    tree = _json(path)
+    return read_audit(folder)
+
+
+def read_audit(folder: Path) -> Audit:
+    """Read `audit.json` of a folder.
+
+    Raises:
+        StudyError: there is none, or it is damaged.
+    """
+    tree = _json(folder / "audit.json")
     checks = tuple(
         Check(
             id=str(check["id"]),
@@ -277,6 +286,7 @@ def _audit(folder: Path, absent: dict[str, str]) -> Audit | None:
             detail=str(check.get("detail") or ""),
             remedy=str(check.get("remedy") or ""),
             modality=str(check.get("modality") or ""),
+            table=tuple(check.get("table") or ()),
         )
         for check in tree.get("checks", [])
     )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
 from pulmofuse.config import dump_config
 from pulmofuse.files import write_text
 from pulmofuse.report import data_tables, names
+from pulmofuse.report.environment import environment
 from pulmofuse.report.limits import check_title, limits, suspicions
 from pulmofuse.report.results import answer, headline, result_tables, site_table
 from pulmofuse.report.study_files import StudyFiles, read_study
@@ -41,41 +40,13 @@ def write_report(study_dir: Path) -> Path:
         "charts": charts,
         "truth": truth_scores(study, headline(study)),
     }
-    environment = _environment()
-    page = environment.get_template("report.html.j2").render(context)
-    card = environment.get_template("model_card.md.j2").render(context)
+    templates = environment()
+    page = templates.get_template("report.html.j2").render(context)
+    card = templates.get_template("model_card.md.j2").render(context)
     path = study_dir / "report.html"
     write_text(path, page)
     write_text(study_dir / "model_card.md", card)
     return path
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("pulmofuse.report"),
-        autoescape=select_autoescape(enabled_extensions=("html.j2",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": names.number,
-        "with_interval": names.with_interval,
-        "seconds": names.seconds_text,
-        "class_title": names.class_title,
-        "subset_title": names.subset_title,
-        "method_title": names.method_title,
-        "md": markdown_text,
-    }
-    return environment
-
-
-def markdown_text(text: object) -> str:
-    """Text that Markdown shows as it is: no markup, no HTML, no table break, one line."""
-    line = " ".join(str(text).split())
-    for sign in "\\`*_[]|#":
-        line = line.replace(sign, f"\\{sign}")
-    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _context(study: StudyFiles) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""Audit a manifest, before or without any study.
+
+audit_manifest(Path("manifest.parquet"), Path("data"), Path("runs/audit"))
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from pulmofuse.config import StudyConfig
+from pulmofuse.curation import Audit, find_pairs, read_files, unreadable_files
+from pulmofuse.errors import ManifestError
+from pulmofuse.files import atomic_path
+from pulmofuse.pipeline import Reporter, Silent, locked, write_audit
+from pulmofuse.schema import Label, read_manifest
+
+_DEFAULT_SEED = 17
+
+
+def audit_manifest(
+    manifest: Path,
+    data_root: Path,
+    out: Path,
+    config: StudyConfig | None = None,
+    reporter: Reporter | None = None,
+) -> Audit:
+    """Read every file of a manifest and look for leaks, copies and shortcuts.
+
+    Args:
+        manifest: Parquet or CSV.
+        data_root: folder that its paths are relative to.
+        out: takes audit.json, audit.html, duplicates.csv and excluded.csv; what was seen of the
+            files is kept there too, so that a second run is quick.
+        config: its classes and seed are used; without it the labels are the classes.
+        reporter: shows progress.
+
+    Raises:
+        ManifestError: the manifest breaks its contract, or none of its files can be read.
+        StudyError: the output folder cannot be used.
+    """
+    reporter = reporter or Silent()
+    records = read_manifest(manifest)
+    # `data scan --out` left what it saw beside the manifest.
+    beside = manifest.with_suffix(".files")
+    with locked(out):
+        reporter.step("Read the files")
+        store = beside if beside.is_dir() else out / "files"
+        files = read_files(records, data_root, store, reporter.update)
+        faults = unreadable_files(files, records)
+        reporter.finish(f"{len(files) - len(faults):,} of {len(files):,} files can be read")
+        with atomic_path(out / "excluded.csv") as temporary:
+            faults.to_csv(temporary, index=False)
+        seen = files[files["reason"].isna()].drop(columns=["reason", "remedy"])
+        records = records.drop(columns="traits").merge(seen, on=["path", "modality"])
+        if records.empty:
+            why = f"none of its {len(files):,} files can be read below {data_root}"
+            raise ManifestError(manifest, why, "look at excluded.csv, and check --data-root")
+        reporter.step("Look for copies")
+        pairs = find_pairs(records[["record_id", "modality", "sha256", "fingerprint"]])
+        reporter.finish(f"{len(pairs):,} pairs")
+        reporter.step("Audit")
+        seed = _DEFAULT_SEED if config is None else config.seed
+        classes = _classes(records["label"], config)
+        found = write_audit(records.assign(y_true=classes, used=True), pairs, seed, data_root, out)
+        reporter.finish(f"verdict: {found.verdict}")
+    return found
+
+
+def _classes(labels: pd.Series, config: StudyConfig | None) -> pd.Series:
+    """The class of each label; null where there is none."""
+    if config is not None:
+        return labels.map({label.value: name for label, name in config.target.mapping.items()})
+    return labels.where(labels != Label.UNKNOWN.value)

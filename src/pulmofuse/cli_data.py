@@ -1,0 +1,181 @@
+"""The commands that look at data: `data list`, `data scan`, `data check` and `audit`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pulmofuse.console import Display, cells, print_exclusions, print_table
+from pulmofuse.errors import SourceError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DataRoot = Annotated[
+    Path,
+    typer.Option(help="Folder below which the data lie.", envvar="PULMOFUSE_DATA", metavar="DIR"),
+]
+Manifest = Annotated[Path, typer.Argument(help="A manifest (Parquet or CSV).")]
+
+data_app = typer.Typer(help="Look at data sets and manifests.", no_args_is_help=True)
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """Show the data sets that Pulmofuse can read."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pulmofuse.sources import SOURCES
+
+    # Read in a terminal and in a log of 80 columns alike.
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in ("name", "what", "labels", "patients", "licence"):
+        # The name is what a person types next: it is never cut.
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for source in SOURCES.values():
+        known = {True: "known", False: "not known", None: "in part"}[source.patients_known]
+        what = f"{', '.join(source.modalities)}: {source.size}"
+        table.add_row(*cells(source.name, what, ", ".join(source.labels), known, source.licence))
+    Console().print(table)
+
+
+@data_app.command("scan")
+def data_scan(
+    data: Annotated[str, typer.Argument(help="SOURCE:ROOT, e.g. folder:my-hospital.")],
+    data_root: DataRoot = Path("data"),
+    out: Annotated[
+        Path | None, typer.Option(help="Write the manifest here.", metavar="FILE")
+    ] = None,
+    list_only: Annotated[bool, typer.Option("--list-only", help="Do not open the files.")] = False,
+) -> None:
+    """List and read the files of a data set; say what is missing, broken or odd."""
+    import pandas as pd
+
+    from pulmofuse.curation import read_files, remark_rows, unreadable_files
+    from pulmofuse.schema import exclusions_frame, write_manifest
+    from pulmofuse.sources import SOURCES, scan_source
+
+    name, colon, root = data.partition(":")
+    if not name or not colon:
+        remedy = f"write SOURCE:ROOT, e.g. folder:my-hospital; known sources: {', '.join(SOURCES)}"
+        raise SourceError(data, "names no source and its folder", remedy)
+    scan = scan_source(name, data_root, root or ".")
+    records, excluded = scan.records, exclusions_frame(scan.excluded)
+    odd = pd.DataFrame()
+    if not list_only:
+        with Display() as display:
+            display.step("Read the files")
+            files = read_files(records, data_root, _store(out), display.update)
+            display.finish(f"{int(files['reason'].isna().sum()):,} of {len(files):,} can be read")
+        excluded = pd.concat([excluded, unreadable_files(files, records)], ignore_index=True)
+        seen = files[files["reason"].isna()][["path", "modality", "traits", "remarks"]]
+        records = records.drop(columns="traits").merge(seen, on=["path", "modality"])
+        odd = remark_rows(records)
+    _print_counts(records, f"{len(records):,} files in {data}")
+    _print_odd(odd)
+    print_exclusions(excluded)
+    if out is not None:
+        write_manifest(out, records)
+        _write_lists(out, excluded, odd)
+
+
+@data_app.command("check")
+def data_check(
+    manifest: Manifest,
+    data_root: DataRoot = Path("data"),
+    out: Annotated[
+        Path | None, typer.Option(help="Write the list here (CSV).", metavar="FILE")
+    ] = None,
+) -> None:
+    """Read every file of a manifest; list those that cannot be used, and those that are odd."""
+    from pulmofuse.curation import read_files, remark_rows, unreadable_files
+    from pulmofuse.files import atomic_path
+    from pulmofuse.schema import read_manifest
+
+    frame = read_manifest(manifest)
+    _require_folder(data_root)
+    with Display() as display:
+        display.step("Read the files")
+        files = read_files(frame, data_root, None, display.update)
+        faults = unreadable_files(files, frame)
+        display.finish(f"{len(files) - len(faults):,} of {len(files):,} files can be read")
+    joined = frame[["path", "modality", "source"]].merge(
+        files[["path", "modality", "remarks"]], on=["path", "modality"]
+    )
+    _print_odd(remark_rows(joined))
+    print_exclusions(faults)
+    if out is not None:
+        with atomic_path(out) as temporary:
+            faults.to_csv(temporary, index=False)
+        typer.echo(str(out))
+
+
+def audit(
+    manifest: Manifest,
+    data_root: DataRoot = Path("data"),
+    out: Annotated[Path, typer.Option(help="Output folder.", metavar="DIR")] = Path("runs/audit"),
+    config: Annotated[
+        Path | None, typer.Option(help="Take classes and seed from this study (YAML).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print audit.json.")] = False,
+) -> None:
+    """Look for leaks, copies, contradicting labels and shortcuts in a manifest."""
+    from pulmofuse.auditing import audit_manifest
+    from pulmofuse.config import load_config
+
+    _require_folder(data_root)
+    tree = load_config(config) if config is not None else None
+    with Display() as display:
+        found = audit_manifest(manifest, data_root, out, tree, display)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+        return
+    import pandas as pd
+
+    rows = [(c.verdict, c.id, c.modality, c.detail) for c in found.checks]
+    print_table(pd.DataFrame(rows, columns=["", "check", "data", "what was found"]), "Audit")
+    typer.echo(f"verdict: {found.verdict}")
+    typer.echo(f"Page: {out / 'audit.html'}")
+
+
+def _require_folder(data_root: Path) -> None:
+    if not data_root.is_dir():
+        remedy = "name the folder of the data: --data-root DIR"
+        raise SourceError(data_root, "no such folder", remedy)
+
+
+def _store(out: Path | None) -> Path | None:
+    """Where what was seen of the files is kept, beside the manifest, for the next run."""
+    return out.with_suffix(".files") if out is not None else None
+
+
+def _print_counts(records: pd.DataFrame, title: str) -> None:
+    counts = records.groupby(["modality", "label"]).agg(
+        files=("record_id", "size"), patients=("patient_id", "nunique")
+    )
+    print_table(counts.reset_index(), title)
+
+
+def _print_odd(odd: pd.DataFrame) -> None:
+    """What is odd about the files, by kind: a study leaves most of these out and says so."""
+    if odd.empty:
+        return
+    counts = odd.groupby(["modality", "kind"]).agg(files=("path", "nunique"), first=("path", "min"))
+    print_table(counts.reset_index().rename(columns={"first": "such as"}), "Odd files")
+
+
+def _write_lists(out: Path, excluded: pd.DataFrame, odd: pd.DataFrame) -> None:
+    """Write the lists beside the manifest and say where everything is."""
+    from pulmofuse.files import atomic_path
+
+    typer.echo(str(out))
+    for table, name in ((excluded, "excluded"), (odd, "odd")):
+        if not table.empty:
+            path = out.with_name(f"{out.stem}.{name}.csv")
+            with atomic_path(path) as temporary:
+                table.to_csv(temporary, index=False)
+            typer.echo(str(path))
