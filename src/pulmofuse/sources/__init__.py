@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from pulmofuse.errors import SourceError
 from pulmofuse.schema import check_manifest
 from pulmofuse.sources import (
+    coswara,
     covid19_cough,
     covid_chestxray,
     covid_ct,
@@ -27,7 +28,15 @@ __all__ = ["SOURCES", "Scan", "Source", "scan_source"]
 #: Every data set that Pulmofuse can read, by name.
 SOURCES: dict[str, Source] = {
     module.SOURCE.name: module.SOURCE
-    for module in (folder, covid_ct, darkcovidnet, covid_chestxray, covid19_cough, synthetic)
+    for module in (
+        folder,
+        covid_ct,
+        darkcovidnet,
+        covid_chestxray,
+        covid19_cough,
+        coswara,
+        synthetic,
+    )
 }
 
 
