@@ -14,6 +14,7 @@ from pulmofuse.errors import SourceError
 from pulmofuse.schema import check_manifest
 from pulmofuse.sources import (
     coswara,
+    coughvid,
     covid19_cough,
     covid_chestxray,
     covid_ct,
@@ -35,6 +36,7 @@ SOURCES: dict[str, Source] = {
         covid_chestxray,
         covid19_cough,
         coswara,
+        coughvid,
         synthetic,
     )
 }
