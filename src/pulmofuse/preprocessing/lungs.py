@@ -89,8 +89,8 @@ def lung_mask(image: ByteArray, modality: Modality) -> tuple[Mask, bool]:
     if modality not in _BOXES:
         raise ValueError(f"{modality.value} shows no lungs")
     small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    small = np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0), np.uint8)
-    lungs = _ct_lungs(small) if modality is Modality.CT else _cxr_lungs(small)
+    smooth: ByteArray = np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0), dtype=np.uint8)
+    lungs = _ct_lungs(smooth) if modality is Modality.CT else _cxr_lungs(smooth)
     least, most = _AREAS[modality]
     found = lungs is not None and least <= float(lungs.mean()) <= most
     mask = _widened(lungs) if found and lungs is not None else _box(_BOXES[modality])
@@ -101,11 +101,11 @@ def lung_mask(image: ByteArray, modality: Modality) -> tuple[Mask, bool]:
 def _ct_lungs(image: ByteArray) -> ByteArray | None:
     """Convex hull (side, side) of the dark parts inside the body, 0 or 1; None without any."""
     _, dark = cv2.threshold(image, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
-    dark = np.asarray(cv2.morphologyEx(dark, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)))
+    dark = cv2.morphologyEx(dark, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     corner = round(_CT_CORNER * _SIDE)
     parts = [
         part
-        for part in _parts(dark, _CT_PART * _SIDE**2)
+        for part in _parts(np.asarray(dark, dtype=np.uint8), _CT_PART * _SIDE**2)
         if not any(
             part[rows, columns].any()
             for rows in (slice(corner), slice(-corner, None))
@@ -161,7 +161,7 @@ def _fitted_outline(image: ByteArray) -> ByteArray | None:
 
 
 def _local_contrast(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """A plane less its surroundings: the black air beside the body no longer outweighs the lungs."""
+    """A plane less its surroundings, so that black air beside the body does not outweigh lungs."""
     sigma = _SURROUNDINGS * _FIT_SIDE
     out: npt.NDArray[np.float32] = plane - cv2.GaussianBlur(plane, (0, 0), sigma)
     return out / max(float(out.std()), 1e-6)
