@@ -18,9 +18,18 @@ from pulmofuse.sources import (
     covid19_cough,
     covid_chestxray,
     covid_ct,
+    covidx_ct,
+    covidx_cxr,
     darkcovidnet,
     folder,
+    montgomery,
+    nih_chestxray14,
+    radiography_database,
+    rsna_pneumonia,
+    sars_cov2_ct,
+    shenzhen,
     synthetic,
+    virufy,
 )
 from pulmofuse.sources.base import Scan, Source
 
@@ -34,9 +43,18 @@ SOURCES: dict[str, Source] = {
         covid_ct,
         darkcovidnet,
         covid_chestxray,
+        covidx_ct,
+        sars_cov2_ct,
+        nih_chestxray14,
+        covidx_cxr,
+        radiography_database,
+        rsna_pneumonia,
+        shenzhen,
+        montgomery,
         covid19_cough,
         coswara,
         coughvid,
+        virufy,
         synthetic,
     )
 }
