@@ -1,0 +1,103 @@
+"""Lay one small picture over another that may be a crop of it, and say how alike they are.
+
+A view is (shift_y, scale_y, shift_x, scale_x), both axes in units of the side: the point u of the
+target, from -1/2 to 1/2, shows the point shift + scale * u of the source. Many pairs go at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Pictures = npt.NDArray[np.float32]
+Views = npt.NDArray[np.float32]
+
+#: The whole picture.
+WHOLE = np.array([0, 1, 0, 1], np.float32)
+#: Farthest that a view may go: 5 % cut from both ends of a side leaves 90 %, and 1/0.9 = 1.11.
+_MAX_SHIFT, _MIN_SCALE, _MAX_SCALE = 0.08, 0.87, 1.15
+#: Largest change of a view in one step, and damping as a share of the mean curvature.
+_MAX_STEP, _DAMPING = 0.05, 1e-5
+#: The cubic kernel of Keys (IEEE Trans. ASSP 29, 1981).
+_KEYS = -0.5
+
+
+def samplers(shift: npt.NDArray[np.float32], scale: npt.NDArray[np.float32], side: int) -> Pictures:
+    """Cubic interpolation along one axis as matrices (n, side, side): target from source."""
+    position = _positions(shift, scale, side)
+    nearest = np.clip(position, 0, side - 1)
+    distance = np.abs(nearest[:, :, None] - np.arange(side, dtype=np.float32))
+    inner = ((_KEYS + 2) * distance - (_KEYS + 3)) * distance * distance + 1
+    outer = ((_KEYS * distance - 5 * _KEYS) * distance + 8 * _KEYS) * distance - 4 * _KEYS
+    kernel = np.where(distance <= 1, inner, np.where(distance < 2, outer, np.float32(0)))
+    # At the rim two of the four points are missing; the others share their weight.
+    out: Pictures = (kernel / kernel.sum(axis=2, keepdims=True)).astype(np.float32)
+    return out
+
+
+def look(pictures: Pictures, views: Views) -> tuple[Pictures, Pictures]:
+    """The views of pictures (n, side, side), and 1 where they show the picture, 0 beyond its rim."""
+    side = pictures.shape[1]
+    rows, columns = (samplers(views[:, i], views[:, i + 1], side) for i in (0, 2))
+    inside = [
+        np.abs(_positions(views[:, i], views[:, i + 1], side) - (side - 1) / 2) <= side / 2
+        for i in (0, 2)
+    ]
+    mask = (inside[0][:, :, None] & inside[1][:, None, :]).astype(np.float32)
+    return rows @ pictures @ columns.transpose(0, 2, 1), mask
+
+
+def refine(sources: Pictures, targets: Pictures, views: Views, steps: int) -> Views:
+    """Move views (n, 4) until the sources look like the targets, by Gauss-Newton.
+
+    The intensities of the two are related by a gain and an offset, which are solved for at the
+    same time (Baker & Matthews, IJCV 56, 2004, part of "Lucas-Kanade 20 years on").
+
+    Args:
+        sources, targets: (n, side, side).
+        views: where to start.
+        steps: iterations.
+    """
+    side = sources.shape[1]
+    place = ((np.arange(side) + 0.5) / side - 0.5).astype(np.float32)
+    for _ in range(steps):
+        seen, mask = look(sources, views)
+        down = np.gradient(seen, axis=1) * (side / views[:, 1, None, None])
+        across = np.gradient(seen, axis=2) * (side / views[:, 3, None, None])
+        parts = [down, down * place[:, None], across, across * place, -targets, np.ones_like(seen)]
+        slopes = np.stack([(part * mask).reshape(len(seen), -1) for part in parts], axis=1)
+        curvature = slopes @ slopes.transpose(0, 2, 1)
+        damping = _DAMPING * np.trace(curvature, axis1=1, axis2=2) / len(parts)
+        curvature += (damping + np.finfo(np.float32).tiny)[:, None, None] * np.eye(
+            len(parts), dtype=np.float32
+        )
+        downhill = -(slopes @ (seen * mask).reshape(len(seen), -1, 1))
+        step = np.linalg.solve(curvature, downhill)[:, :4, 0]
+        views = views + np.clip(step, -_MAX_STEP, _MAX_STEP)
+        views[:, 0::2] = np.clip(views[:, 0::2], -_MAX_SHIFT, _MAX_SHIFT)
+        views[:, 1::2] = np.clip(views[:, 1::2], _MIN_SCALE, _MAX_SCALE)
+    return views.astype(np.float32)
+
+
+def likeness(sources: Pictures, targets: Pictures, views: Views) -> npt.NDArray[np.float32]:
+    """Correlation (n,) of each view with its target, over what both show."""
+    seen, mask = look(sources, views)
+    count = np.maximum(mask.sum(axis=(1, 2), keepdims=True), 1)
+    seen = (seen - (seen * mask).sum(axis=(1, 2), keepdims=True) / count) * mask
+    shown = (targets - (targets * mask).sum(axis=(1, 2), keepdims=True) / count) * mask
+    energy = (seen * seen).sum(axis=(1, 2)) * (shown * shown).sum(axis=(1, 2))
+    out: npt.NDArray[np.float32] = (seen * shown).sum(axis=(1, 2)) / np.sqrt(
+        np.maximum(energy, np.finfo(np.float32).tiny)
+    )
+    return out
+
+
+def _positions(
+    shift: npt.NDArray[np.float32], scale: npt.NDArray[np.float32], side: int
+) -> npt.NDArray[np.float32]:
+    """Where each target cell lies in the source, in cells (n, side)."""
+    place = ((np.arange(side) + 0.5) / side - 0.5).astype(np.float32)
+    out: npt.NDArray[np.float32] = (
+        (shift[:, None] + scale[:, None] * place + np.float32(0.5)) * side - np.float32(0.5)
+    )
+    return out
