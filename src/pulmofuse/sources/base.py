@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -246,6 +247,36 @@ def _check_header(path: Path, header: list[str], columns: Iterable[str], remedy:
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise SourceError(path, f"column {', '.join(twice)} stands twice", "keep one of them")
+
+
+#: Ways in which data sets write a date, and how the manifest writes what they say. Where only
+#: figures and strokes stand, the month comes first: the sets read here are written so.
+_DATE_FORMS = (
+    ("%Y-%m-%d", "%Y-%m-%d"),
+    ("%m/%d/%Y", "%Y-%m-%d"),
+    ("%m/%d/%y", "%Y-%m-%d"),
+    ("%B %d, %Y", "%Y-%m-%d"),
+    ("%b %d, %Y", "%Y-%m-%d"),
+    ("%d %B %Y", "%Y-%m-%d"),
+    ("%B %Y", "%Y-%m"),
+    ("%b %Y", "%Y-%m"),
+    ("%Y-%m", "%Y-%m"),
+    ("%Y", "%Y"),
+)
+
+
+def parse_date(text: str) -> str | None:
+    """A published date as the manifest writes it, as exact as it is; None where it says no year.
+
+    >>> parse_date("March 10, 2020"), parse_date("03/16/20"), parse_date("2020"), parse_date("?")
+    ('2020-03-10', '2020-03-16', '2020', None)
+    """
+    for form, written in _DATE_FORMS:
+        try:
+            return datetime.strptime(text.strip(), form).strftime(written)
+        except ValueError:
+            continue  # not this form; the next one may be
+    return None
 
 
 def read_text_table(path: Path, columns: Iterable[str], remedy: str) -> pd.DataFrame:
