@@ -53,6 +53,10 @@ class BundleError(PulmofuseError):
     """A model bundle is incomplete, damaged or of another version."""
 
 
+class LeakageFound(PulmofuseError):
+    """The test set is known to the training set, or copies of one file carry two classes."""
+
+
 class StudyError(PulmofuseError):
     """A study cannot go on: too few patients, one class only, a locked output folder."""
 

@@ -2,7 +2,7 @@
 
 It looks for leakage (the test set was seen in training), contradicting labels, shortcuts (something
 other than disease predicts the class) and too few patients. Its answers are printed beside every
-result.
+result; docs/audit.md says what each one means.
 """
 
 from __future__ import annotations
@@ -14,54 +14,68 @@ import pandas as pd
 
 from pulmofuse.curation import confounding, leakage, sample_size
 from pulmofuse.curation.check import Check, Verdict, worst
+from pulmofuse.curation.copies import contradicting_pairs, join_pairs
 from pulmofuse.schema import Modality
 
+#: Columns of `Audit.duplicates`, and of duplicates.csv.
+DUPLICATE_COLUMNS = (
+    "path_a", "path_b", "kind", "score", "label_a", "label_b", "split_a", "split_b",
+    "patient_a", "patient_b",
+)  # fmt: skip
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Audit:
-    """All answers, and the gravest of their verdicts."""
+    """All answers, and the gravest of their verdicts.
+
+    Attributes:
+        verdict: of the whole.
+        checks: one answer each.
+        duplicates: every pair of copies, columns `DUPLICATE_COLUMNS`: contradicting ones first,
+            then those in different splits, then the rest. A label is the class of the study where
+            the record has one.
+    """
 
     verdict: Verdict
     checks: tuple[Check, ...]
+    duplicates: pd.DataFrame
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready form, as `audit.json` holds it."""
         return {"verdict": self.verdict, "checks": [check.to_json() for check in self.checks]}
 
 
-def audit(
-    manifest: pd.DataFrame,
-    target: pd.Series,
-    sha256: pd.Series,
-    seed: int,
-    contradictions: int = 0,
-) -> Audit:
+def audit(records: pd.DataFrame, pairs: pd.DataFrame, seed: int) -> Audit:
     """Ask every question of a manifest.
 
     Args:
-        manifest: checked records with `traits`; `split` may be null (not split yet).
-        target: class name per record, with the manifest's index; records without one are left out.
-        sha256: of each file's content, with the manifest's index; null where unknown.
-        seed: of cross-validation and bootstrap. The order of rows does not matter.
-        contradictions: contents under two classes that `drop_duplicates` left out of the manifest.
+        records: checked manifest, with the further columns `y_true` (class name; null leaves the
+            record out of the checks of classes) and `used` (False for records that were left out
+            before, such as copies under two classes: they are shown among the duplicates and
+            counted as contradictions, and nothing else). `split` may be null (not split yet).
+            The order of rows does not matter.
+        pairs: record_a, record_b, kind ("exact" or "near"), score.
+        seed: of cross-validation, permutations and bootstrap.
 
     Returns:
-        Checks with the ids `leakage.patient`, `leakage.exact_duplicate`, `labels.contradiction`
-        (files, then patients), and for each modality `confounding.source`, `confounding.traits`,
-        `confounding.demographics`, `power`, `support`.
+        Checks with the ids `leakage.patient`, `leakage.exact_duplicate`, `leakage.near_duplicate`,
+        `leakage.series`, `labels.contradiction` (contents, then patients), and for each modality
+        `confounding.source`, `confounding.traits`, `confounding.demographics`, `power`, `support`.
     """
-    records = manifest.assign(
-        y_true=target.reindex(manifest.index), sha256=sha256.reindex(manifest.index)
-    )
-    records = records.dropna(subset=["y_true"]).sort_values("record_id", ignore_index=True)
+    records = records.sort_values("record_id", ignore_index=True)
+    used = records[records["used"].astype(bool)]
+    joined = join_pairs(records, pairs, ["path", "patient_id", "label", "y_true", "split", "used"])
     checks = [
-        leakage.leakage_patient(records),
-        leakage.leakage_exact_duplicate(records),
-        *leakage.label_contradictions(records, contradictions),
+        leakage.leakage_patient(used),
+        leakage.leakage_duplicate("exact", joined),
+        leakage.leakage_duplicate("near", joined),
+        leakage.leakage_series(used),
+        *leakage.label_contradictions(records, joined),
     ]
-    classes = sorted(set(records["y_true"].astype(str)))
+    with_class = used[used["y_true"].notna()]
+    classes = sorted(set(with_class["y_true"].astype(str)))
     for modality in Modality:
-        part = records[records["modality"] == modality.value].reset_index(drop=True)
+        part = with_class[with_class["modality"] == modality.value].reset_index(drop=True)
         if part.empty:
             continue
         checks += [
@@ -71,4 +85,17 @@ def audit(
             sample_size.power(part, modality.value),
             sample_size.support(part, modality.value, classes),
         ]
-    return Audit(worst(check.verdict for check in checks), tuple(checks))
+    verdict = worst(check.verdict for check in checks)
+    return Audit(verdict, tuple(checks), _duplicates(joined))
+
+
+def _duplicates(joined: pd.DataFrame) -> pd.DataFrame:
+    """The pairs for a reader, gravest first."""
+    table = joined.rename(columns={"patient_id_a": "patient_a", "patient_id_b": "patient_b"})
+    for side in ("a", "b"):
+        table[f"label_{side}"] = table[f"y_true_{side}"].fillna(table[f"label_{side}"])
+    table = table.assign(
+        agrees=~contradicting_pairs(joined), together=~leakage.across_splits(joined)
+    )
+    table = table.sort_values(["agrees", "together", "kind", "path_a", "path_b"])
+    return table[list(DUPLICATE_COLUMNS)].reset_index(drop=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Verdict = Literal["pass", "warn", "fail"]
@@ -25,6 +25,10 @@ class Check:
         detail: a sentence for a reader who does not know the id.
         remedy: what to do about it; "" for a pass.
         modality: "ct", "cxr" or "cough"; "" for all.
+        p_value: share of shuffled labels that do as well as the real ones; None where not asked.
+        null_95: 95th percentile of `value` under shuffled labels; None where not asked.
+        thresholds: the limits that `value` (and `p_value`) were held against, by name.
+        table: rows behind the sentence, each with the same keys, for a page to draw.
     """
 
     id: str
@@ -35,14 +39,23 @@ class Check:
     detail: str
     remedy: str
     modality: str = ""
+    p_value: float | None = None
+    null_95: float | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    table: tuple[Mapping[str, str | float | None], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready form; JSON has no NaN, so that becomes null."""
         content = asdict(self)
-        for key in ("value", "low", "high"):
-            number = content[key]
-            content[key] = number if number is not None and math.isfinite(number) else None
+        for key in ("value", "low", "high", "p_value", "null_95"):
+            content[key] = _finite(content[key])
+        content["table"] = [{k: _finite(v) for k, v in row.items()} for row in self.table]
         return content
+
+
+def _finite(value: Any) -> Any:
+    """The value, or None for a float that JSON cannot say."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:

@@ -1,54 +1,69 @@
-"""Exact copies of a file: none with contradicting labels is used, and of others one is kept."""
+"""Copies of a file: none with contradicting labels is used, and of exact ones one is kept."""
 
 from __future__ import annotations
 
 import pandas as pd
 
+from pulmofuse.curation.copies import components, contradicting_components, join_pairs
 from pulmofuse.schema import Exclusion, iterate
 
 
 def drop_duplicates(
-    records: pd.DataFrame,
-) -> tuple[pd.DataFrame, tuple[Exclusion, ...], int]:
+    records: pd.DataFrame, pairs: pd.DataFrame
+) -> tuple[pd.DataFrame, tuple[Exclusion, ...], pd.DataFrame]:
     """Leave out files whose content stands in the records more than once.
 
-    Contents under two classes are left out altogether: nobody can say which label is right, so no
-    copy may be trained or tested on. A copy that a published split placed is kept as published, and
-    the audit reports what the split leaks. Copies without a split go where another copy is placed,
-    lest they be dealt to the other side of it; else the first of them (by record_id) is kept.
+    Contents under two classes are left out altogether, near copies included: nobody can say which
+    label is right, so no copy may be trained or tested on. Of exact copies of one class, one that a
+    published split placed is kept as published, and the audit reports what the split leaks; copies
+    without a split go where another copy is placed, lest they be dealt to the other side of it;
+    else the first of them (by record_id) is kept. Near copies of one class all stay:
+    `patient_groups` keeps them on one side.
 
     Args:
-        records: record_id, path, modality, source, split, y_true, sha256.
+        records: record_id, path, modality, source, label, split, y_true.
+        pairs: record_a, record_b, kind, score.
 
     Returns:
-        The records kept, in their order; one exclusion for each one that is not; and the number of
-        contents that stood under two classes.
+        The records kept, in their order; one exclusion for each one that is not; and the records
+        left out, in their order.
     """
-    # Placed copies first, so that the first of each content is the one that stays.
-    ordered = records.assign(free=records["split"].isna()).sort_values(["free", "record_id"])
-    content = ordered.groupby(["modality", "sha256"])
-    contradicting = content["y_true"].transform("nunique") > 1
-    copies = content["record_id"].transform("size") > 1
-    first = content["path"].transform("first")
-    again = content.cumcount() > 0
-    classes = content["y_true"].transform(lambda names: " and ".join(sorted(set(names))))
-    surplus = copies & again & ordered["free"] & ~contradicting
-    dropped = contradicting | surplus
-    out = ordered.assign(first=first, classes=classes, contradicting=contradicting)[dropped]
-    exclusions = tuple(
-        Exclusion(
-            row["path"],
-            row["modality"],
-            row["source"],
-            "audit",
-            f"the same content is labelled {row['classes']}"
-            if row["contradicting"]
-            else "an exact copy of another file",
-            "find out which label is right, and leave the other file out"
-            if row["contradicting"]
-            else f"none needed: {row['first']} is kept",
-        )
-        for row in iterate(out.sort_values("record_id"))
+    joined = join_pairs(records, pairs, ["y_true", "label"])
+    content, contradicting = contradicting_components(records, joined)
+    exact = joined[joined["kind"] == "exact"]
+    table = pd.DataFrame(
+        {
+            "path": records["path"].to_numpy(),
+            "modality": records["modality"].to_numpy(),
+            "source": records["source"].to_numpy(),
+            "record_id": records["record_id"].to_numpy(),
+            "said": records["y_true"].fillna(records["label"]).to_numpy(),
+            "free": records["split"].isna().to_numpy(),
+            "content": content,
+            "bytes": components(len(records), exact["row_a"], exact["row_b"]),
+            "contradicting": contradicting,
+        }
     )
-    contradictions = int(content["y_true"].nunique().gt(1).sum())
-    return records[~dropped.reindex(records.index)], exclusions, contradictions
+    # Placed copies first, so that the first of each content is the one that stays.
+    ordered = table.sort_values(["free", "record_id"])
+    ordered["first"] = ordered.groupby("bytes")["path"].transform("first")
+    again = ordered.groupby("bytes").cumcount() > 0
+    surplus = again & ordered["free"] & ~ordered["contradicting"]
+    out = ordered[ordered["contradicting"] | surplus]
+    classes = out.groupby("content")["said"].agg(lambda names: " and ".join(sorted(set(names))))
+    exclusions = tuple(
+        _exclusion(row, classes[row["content"]]) for row in iterate(out.sort_values("record_id"))
+    )
+    dropped = table.index.isin(out.index)
+    return records[~dropped], exclusions, records[dropped]
+
+
+def _exclusion(row: dict[str, object], classes: str) -> Exclusion:
+    """Why one file was left out, and what can be done."""
+    if row["contradicting"]:
+        reason = f"the same content is labelled {classes}"
+        remedy = "find out which label is right, and leave the other file out"
+    else:
+        reason, remedy = "an exact copy of another file", f"none needed: {row['first']} is kept"
+    path, modality, source = str(row["path"]), str(row["modality"]), str(row["source"])
+    return Exclusion(path, modality, source, "audit", reason, remedy)

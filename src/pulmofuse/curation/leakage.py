@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pulmofuse.curation.check import Check, counted
+from pulmofuse.curation.copies import contradicting_components, series_keys
+from pulmofuse.schema import Split, iterate
 
 #: Names shown of what was found; the reader wants examples, not a list.
 _EXAMPLES = 3
+
+#: One patient, file or volume on both sides is one too many.
+_NONE_ALLOWED = {"fail_above": 0.0}
 
 
 def leakage_patient(records: pd.DataFrame) -> Check:
@@ -16,8 +25,7 @@ def leakage_patient(records: pd.DataFrame) -> Check:
     Args:
         records: patient_id, patient_known, split (null where not split yet).
     """
-    places = _sets(records.dropna(subset=["split"]), "patient_id", "split")
-    leaking = places[places.map(len) > 1]
+    leaking = _several(records["patient_id"], records["split"])
     unknown = int((~records["patient_known"].astype(bool)).sum())
     blind = (
         f" The data set does not say who the patient is for {counted(unknown, 'record')}"
@@ -26,96 +34,161 @@ def leakage_patient(records: pd.DataFrame) -> Check:
         else ""
     )
     if leaking.empty:
-        detail = "No patient has records in more than one split." + blind
-        return Check("leakage.patient", "pass", 0.0, None, None, detail, "")
+        return _clean("leakage.patient", "No patient has records in more than one split." + blind)
     detail = (
         f"{counted(len(leaking), 'patient')} with records in more than one split"
         f" ({_examples(leaking)}): the model is tested on people it has seen." + blind
     )
-    remedy = "split by patient: clear the published split of these patients"
-    return Check("leakage.patient", "fail", float(len(leaking)), None, None, detail, remedy)
+    remedy = "split by patient: clear the published split of these patients, or drop the leaks"
+    return _leak("leakage.patient", len(leaking), detail, remedy)
 
 
-def leakage_exact_duplicate(records: pd.DataFrame) -> Check:
-    """File contents that stand in more than one split.
+def leakage_series(records: pd.DataFrame) -> Check:
+    """Volumes whose slices are in more than one split.
 
     Args:
-        records: path, sha256 (null where unknown), split.
+        records: source, modality, series_id (null for records that are no slice), split.
     """
-    known = records.dropna(subset=["split", "sha256"])
-    places = _sets(known, "sha256", "split")
-    leaking = places[places.map(len) > 1]
+    series = series_keys(records)
+    leaking = _several(series, records["split"])
     if leaking.empty:
-        detail = "No file stands with identical content in more than one split."
-        return Check("leakage.exact_duplicate", "pass", 0.0, None, None, detail, "")
-    first = known.loc[known["sha256"] == leaking.index[0], "path"].astype(str)
+        n = series.nunique()
+        detail = (
+            f"No volume has slices in more than one split ({counted(n, 'volume')} known)."
+            if n
+            else "No record is known to be a slice of a volume."
+        )
+        return _clean("leakage.series", detail)
     detail = (
-        f"{counted(len(leaking), 'file content')} in more than one split"
-        f" (such as {' and '.join(sorted(first)[:2])}): the model is tested on what it has seen."
+        f"{counted(len(leaking), 'volume')} with slices in more than one split"
+        f" ({_examples(leaking)}): neighbouring slices are nearly the same picture."
     )
-    remedy = "keep one copy of each file, or give the copies one patient_id"
-    return Check("leakage.exact_duplicate", "fail", float(len(leaking)), None, None, detail, remedy)
+    remedy = "split by volume: clear the published split of these volumes, or drop the leaks"
+    return _leak("leakage.series", len(leaking), detail, remedy)
 
 
-def label_contradictions(records: pd.DataFrame, left_out: int = 0) -> list[Check]:
-    """Files, and patients, that carry two classes: two checks of one id.
+def leakage_duplicate(kind: str, joined: pd.DataFrame) -> Check:
+    """Copies of one kind that stand in more than one split.
 
     Args:
-        records: path, sha256, patient_id, y_true (class name).
-        left_out: contents under two classes that are not in `records` any more.
+        kind: "exact" or "near".
+        joined: pairs with path, used and split of both sides; only used records can leak.
     """
-    return [_torn_files(records, left_out), _torn_patients(records)]
+    name = f"leakage.{kind}_duplicate"
+    same = "identical" if kind == "exact" else "nearly identical"
+    rows = joined[(joined["kind"] == kind) & across_splits(joined) & _both_used(joined)]
+    if rows.empty:
+        return _clean(name, f"No two files in different splits have {same} content.")
+    in_test = pd.concat([rows.loc[rows[f"split_{s}"] == Split.TEST, f"path_{s}"] for s in "ab"])
+    rows = rows.sort_values(["path_a", "path_b"])
+    pairs = [
+        f"{row['path_a']} ({row['split_a']}) and {row['path_b']} ({row['split_b']})"
+        for row in iterate(rows.head(_EXAMPLES))
+    ]
+    detail = (
+        f"{counted(len(rows), 'pair')} of files with {same} content in different splits, with"
+        f" {counted(in_test.nunique(), 'test file')} among them (such as {'; '.join(pairs)}):"
+        " the model is tested on what it has seen."
+    )
+    remedy = "keep one copy of each file, put the copies on one side, or drop the leaks"
+    return _leak(name, len(rows), detail, remedy)
 
 
-def _torn_files(records: pd.DataFrame, left_out: int) -> Check:
-    """File contents under two classes: in the records, or left out of them before."""
-    classes = _sets(records.dropna(subset=["sha256"]), "sha256", "y_true")
-    torn = classes[classes.map(len) > 1]
-    if not torn.empty:
-        paths = sorted(records.loc[records["sha256"] == torn.index[0], "path"].astype(str))
+def label_contradictions(records: pd.DataFrame, joined: pd.DataFrame) -> list[Check]:
+    """Contents, and patients, that carry two classes: two checks of one id.
+
+    Args:
+        records: path, patient_id, label, y_true (class name or null), used.
+        joined: pairs with positions in `records`, y_true and label of both sides.
+    """
+    return [_torn_contents(records, joined), _torn_patients(records[records["used"]])]
+
+
+def across_splits(joined: pd.DataFrame) -> pd.Series:
+    """Which pairs stand in two different splits.
+
+    Args:
+        joined: pairs with split of both sides.
+    """
+    placed = joined["split_a"].notna() & joined["split_b"].notna()
+    return placed & (joined["split_a"].astype(str) != joined["split_b"].astype(str))
+
+
+def _torn_contents(records: pd.DataFrame, joined: pd.DataFrame) -> Check:
+    """Contents under two classes: still used, or left out before."""
+    content, torn = contradicting_components(records, joined)
+    n = len(np.unique(content[torn]))
+    files = counted(int(torn.sum()), "file")
+    used = torn & records["used"].to_numpy(dtype=bool)
+    if used.any():
+        still = content[used]
+        detail = (
+            f"{counted(len(np.unique(still)), 'content')} under two classes with a copy still in"
+            f" use (such as {_copies_of(still[0], content, records)}): at least one copy of each"
+            " has a wrong label."
+        )
+        remedy = "find out which label is right, and leave the other copies out"
+        n_still = len(np.unique(still))
+        return _leak("labels.contradiction", n_still, detail, remedy)
+    if n:
+        verb = "stands" if n == 1 else "stand"
+        detail = (
+            f"{counted(n, 'content')} ({files}) {verb} under two classes (such as"
+            f" {_copies_of(content[torn][0], content, records)}); every copy was left out before"
+            " the split."
+        )
         return Check(
-            "labels.contradiction", "fail", float(len(torn)), None, None,
-            f"{counted(len(torn), 'file content')} under two classes (such as"
-            f" {' and '.join(paths[:2])}): at least one copy of each has a wrong label.",
-            "find out which label is right, and leave the other copy out",
+            "labels.contradiction", "warn", float(n), None, None, detail,
+            "find out which label is right", thresholds={"warn_above": 0.0, **_NONE_ALLOWED},
         )  # fmt: skip
-    if left_out:
-        return Check(
-            "labels.contradiction", "warn", float(left_out), None, None,
-            f"{counted(left_out, 'file content')} {'stands' if left_out == 1 else 'stand'} under"
-            " two classes; every copy was left out before the split.",
-            "find out which label is right",
-        )  # fmt: skip
-    return Check(
-        "labels.contradiction", "pass", 0.0, None, None,
-        "No file stands with identical content under two classes.", "",
-    )  # fmt: skip
+    return _clean("labels.contradiction", "No two copies of one content carry different classes.")
 
 
 def _torn_patients(records: pd.DataFrame) -> Check:
     """Patients with records of two classes."""
-    classes = _sets(records, "patient_id", "y_true")
-    torn = classes[classes.map(len) > 1]
+    torn = _several(records["patient_id"], records["y_true"])
     if torn.empty:
-        return Check(
-            "labels.contradiction", "pass", 0.0, None, None,
-            "No patient has records of two classes.", "",
-        )  # fmt: skip
-    return Check(
-        "labels.contradiction", "warn", float(len(torn)), None, None,
+        return _clean("labels.contradiction", "No patient has records of two classes.", "warn")
+    detail = (
         f"{counted(len(torn), 'patient')} with records of two classes ({_examples(torn)}):"
-        " a disease may have come or gone between them, or a label is wrong.",
-        "look at the dates of these records",
+        " a disease may have come or gone between them, or a label is wrong."
+    )
+    return Check(
+        "labels.contradiction", "warn", float(len(torn)), None, None, detail,
+        "look at the dates of these records", thresholds={"warn_above": 0.0},
     )  # fmt: skip
 
 
-def _sets(records: pd.DataFrame, by: str, of: str) -> pd.Series:
-    """Sorted distinct values of column `of` for each value of `by`."""
-    pairs = records[[by, of]].astype(str).drop_duplicates().sort_values([by, of])
-    return pairs.groupby(by)[of].agg(list)
+def _copies_of(one: int, content: NDArray[np.intp], records: pd.DataFrame) -> str:
+    """Two copies of one content with different classes, by path."""
+    own = records[content == one].sort_values("path")
+    said = own["y_true"].fillna(own["label"]).astype(str)
+    first = own[~said.duplicated()].head(2)
+    return " and ".join(f"{path} ({said[i]})" for i, path in first["path"].items())
+
+
+def _several(by: pd.Series, of: pd.Series) -> pd.Series:
+    """Sorted distinct values of `of` for each value of `by` that has more than one; no nulls."""
+    known = by.notna() & of.notna()
+    both = pd.DataFrame({"by": by[known].astype(str), "of": of[known].astype(str)})
+    both = both.drop_duplicates()
+    both = both[both["by"].duplicated(keep=False)].sort_values(["by", "of"])
+    return both.groupby("by")["of"].agg(list)
+
+
+def _both_used(joined: pd.DataFrame) -> pd.Series:
+    return joined["used_a"].astype(bool) & joined["used_b"].astype(bool)
+
+
+def _clean(name: str, detail: str, grave: str = "fail") -> Check:
+    return Check(name, "pass", 0.0, None, None, detail, "", thresholds={f"{grave}_above": 0.0})
+
+
+def _leak(name: str, n: int, detail: str, remedy: str) -> Check:
+    return Check(name, "fail", float(n), None, None, detail, remedy, thresholds=_NONE_ALLOWED)
 
 
 def _examples(found: pd.Series) -> str:
     """The first few of what was found, e.g. "such as p1 (test, train)"."""
-    names = [f"{name} ({', '.join(values)})" for name, values in found.iloc[:_EXAMPLES].items()]
-    return f"such as {'; '.join(names)}"
+    values: Sequence[tuple[object, list[str]]] = list(found.iloc[:_EXAMPLES].items())
+    return "such as " + "; ".join(f"{name} ({', '.join(own)})" for name, own in values)

@@ -29,6 +29,9 @@ _CORRELATION = 0.5
 _ALPHA, _POWER = 0.05, 0.80
 
 
+_POWER_LIMITS = {"warn_above": MAX_DIFFERENCE}
+
+
 def auc_standard_error(auc: float, n_positive: int, n_negative: int) -> float:
     """Standard error of an AUC (Hanley & McNeil 1982, with exponential score distributions)."""
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
@@ -86,7 +89,9 @@ def power(records: pd.DataFrame, modality: str) -> Check:
             f"The {modality} test split does not hold patients of two classes, so no difference"
             " between models can be shown on it."
         )
-        return Check("power", "warn", None, None, None, detail, remedy, modality)
+        return Check(
+            "power", "warn", None, None, None, detail, remedy, modality, thresholds=_POWER_LIMITS
+        )
     differences = [smallest_difference(int(n), n_patients - int(n)) for n in counts]
     shown = [d for d in differences if d is not None]
     people = f"The {counted(n_patients, 'test patient')} of {modality}"
@@ -95,7 +100,9 @@ def power(records: pd.DataFrame, modality: str) -> Check:
             f"{people} are too few: a model of AUC {two_digits(_BASE_AUC)} could not be told from"
             f" a perfect one with {_POWER:.0%} power."
         )
-        return Check("power", "warn", None, None, None, detail, remedy, modality)
+        return Check(
+            "power", "warn", None, None, None, detail, remedy, modality, thresholds=_POWER_LIMITS
+        )
     value = max(shown)
     detail = (
         f"{people} can show an AUC difference of {two_digits(value)} or more"
@@ -105,14 +112,16 @@ def power(records: pd.DataFrame, modality: str) -> Check:
     )
     verdict = grade(value, MAX_DIFFERENCE)
     advice = "" if verdict == "pass" else remedy
-    return Check("power", verdict, value, None, None, detail, advice, modality)
+    return Check(
+        "power", verdict, value, None, None, detail, advice, modality, thresholds=_POWER_LIMITS
+    )
 
 
 def support(records: pd.DataFrame, modality: str, classes: list[str]) -> Check:
-    """Patients per class and split of one modality.
+    """Patients per class and split, and which sources a class comes from, in one modality.
 
     Args:
-        records: patient_id, split, y_true of one modality.
+        records: patient_id, split, source, y_true of one modality.
         modality: its name.
         classes: of the study.
     """
@@ -126,9 +135,42 @@ def support(records: pd.DataFrame, modality: str, classes: list[str]) -> Check:
         f"{s}: {', '.join(f'{n:,} {c}' for c, n in row.items())}" for s, row in table.items()
     )
     detail = f"Patients of {modality} - {written}."
-    if least >= MIN_PATIENTS:
-        return Check("support", "pass", float(least), None, None, detail, "", modality)
-    verdict: Verdict = "warn" if least else "fail"
-    detail += f" The fewest are {counted(least, 'patient')} of {name} ({where})."
-    remedy = f"add {modality} data of {name}, or leave the class out"
-    return Check("support", verdict, float(least), None, None, detail, remedy, modality)
+    verdict: Verdict = "fail" if not least else "warn" if least < MIN_PATIENTS else "pass"
+    remedies = []
+    if verdict != "pass":
+        detail += f" The fewest are {counted(least, 'patient')} of {name} ({where})."
+        remedies.append(f"add {modality} data of {name}, or leave the class out")
+    by_source = _by_source(records, classes)
+    lone = _one_source_only(by_source, classes)
+    if lone:
+        detail += (
+            f" From one source only: {', '.join(f'{c} ({s})' for c, s in lone.items())}; there the"
+            " disease and the source cannot be told apart."
+        )
+        remedies.append(f"add {modality} data of {', '.join(lone)} from another source")
+        verdict = "warn" if verdict == "pass" else verdict
+    return Check(
+        "support", verdict, float(least), None, None, detail, "; ".join(remedies), modality,
+        thresholds={"warn_below": MIN_PATIENTS, "fail_below": 1}, table=by_source,
+    )  # fmt: skip
+
+
+def _by_source(
+    records: pd.DataFrame, classes: list[str]
+) -> tuple[dict[str, str | float | None], ...]:
+    """Patients of each class in each source: {"source": name, class: patients ...}."""
+    counts = records.groupby(["source", "y_true"])["patient_id"].nunique()
+    return tuple(
+        {"source": str(source), **{c: int(counts.get((source, c), 0)) for c in classes}}
+        for source in sorted(set(records["source"]))
+    )
+
+
+def _one_source_only(
+    by_source: tuple[dict[str, str | float | None], ...], classes: list[str]
+) -> dict[str, str]:
+    """Class -> its only source, where there are more sources than that."""
+    if len(by_source) < 2:
+        return {}
+    sources = {c: [str(row["source"]) for row in by_source if row[c]] for c in classes}
+    return {c: names[0] for c, names in sources.items() if len(names) == 1}

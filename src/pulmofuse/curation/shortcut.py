@@ -4,20 +4,23 @@ A random forest sees the features of some patients and predicts others (cross-va
 patient). An AUC well above .5 means that a network can be right for the wrong reason
 (DeGrave, Janizek & Lee 2021, "AI for radiographic COVID-19 detection selects shortcuts over
 signal"). Which feature does it is found by permutation (Breiman 2001): shuffle one feature of the
-patients predicted, and see how much AUC is lost.
+patients predicted, and see how much AUC is lost. A single feature can tell more than a forest
+learns from few records, so the better of the two counts; what that better one reaches when the
+classes mean nothing is found by shuffling them (`chance`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
+from pulmofuse.curation.chance import Folds, chance, rank_auc
 from pulmofuse.statistics import (
     FloatArray,
     cluster_counts,
@@ -42,7 +45,7 @@ _LEAF, _LEAF_SHARE = 10, 0.1
 #: remember records.
 _SINGLE_LEAVES = 8
 
-#: Larger data sets are sampled by patient: an AUC from 3,000 records is known to about .02.
+#: Larger tables are sampled by patient: an AUC from 3,000 records is known to about .02.
 _MAX_RECORDS = 3000
 
 #: Replicates of the patient bootstrap; enough for two digits.
@@ -60,12 +63,47 @@ class Feature:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """Cross-validated macro AUC with its 95 % interval, and the features, most telling first."""
+    """How well features tell the classes apart.
+
+    Attributes:
+        auc: cross-validated macro AUC: of the forest, or of the best single feature if that is
+            higher.
+        low, high: its 95 % interval.
+        features: most telling first.
+        p_value: share of shuffled classes that do as well; None without features.
+        null_95: 95th percentile of the AUC under shuffled classes; None without features.
+    """
 
     auc: float
     low: float
     high: float
     features: tuple[Feature, ...]
+    p_value: float | None = None
+    null_95: float | None = None
+
+
+def draw_patients(records: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Records of randomly drawn patients: all of them, or about `_MAX_RECORDS`.
+
+    Every class gets an equal room, and a class that does not fill it leaves the rest to the larger
+    ones: of 200,000 records with 100 of a rare class those 100 are kept.
+
+    Args:
+        records: patient_id, y_true.
+        seed: of the draw; the order of rows does not matter for who is drawn.
+    """
+    if len(records) <= _MAX_RECORDS:
+        return records
+    patients = records.groupby("patient_id", sort=True)["y_true"].agg(["min", "size"])
+    patients = patients.iloc[np.random.default_rng(seed).permutation(len(patients))]
+    totals = patients.groupby("min")["size"].sum().sort_values(kind="stable")
+    room, drawn = _MAX_RECORDS, []
+    for left, name in zip(range(len(totals), 0, -1), totals.index, strict=True):
+        sizes = patients.loc[patients["min"] == name, "size"]
+        inside = sizes[sizes.cumsum() <= room // left]
+        drawn.append(inside.index)
+        room -= int(inside.sum())
+    return records[records["patient_id"].isin(drawn[0].append(drawn[1:]))]
 
 
 def trait_table(traits: pd.Series) -> pd.DataFrame:
@@ -106,41 +144,37 @@ def measure_shortcut(
         features: (n, features) float, NaN where absent; as `encode` gives it.
         target: (n,) class names.
         patients: (n,) patient ids; no patient is both learned from and predicted.
-        seed: of folds, forest and bootstrap; the order of rows matters too.
+        seed: of folds, forest, shuffling and bootstrap; the order of rows matters too.
 
     Returns:
         None if there are no two classes with at least two patients each. Without any feature the
         AUC is .5.
     """
-    keep = _sample(patients, seed)
-    features, target, patients = features[keep], target[keep], patients[keep]
     names, y = np.unique(target.to_numpy(dtype=str), return_inverse=True)
-    per_class = [patients.to_numpy()[y == c] for c in range(len(names))]
-    n_folds = min([_FOLDS, *(len(set(own)) for own in per_class)])
+    groups = patients.to_numpy(dtype=str)
+    n_folds = min([_FOLDS, *(len(set(groups[y == c])) for c in range(len(names)))])
     if len(names) < 2 or n_folds < 2:
         return None
     if features.shape[1] == 0:
         return Shortcut(0.5, 0.5, 0.5, ())
-    X, groups = features.to_numpy(dtype=np.float64), patients.to_numpy(dtype=str)
+    X = features.to_numpy(dtype=np.float64)
     folds = _folds(y, groups, n_folds, seed)
     p, permuted = _forest(X, y, folds, seed)
-    auc = float(_macro_auc(y, p))
-    weights = cluster_counts(groups, _REPLICATES, np.random.default_rng(seed))
-    low, high = percentile_interval(_macro_auc(y, p, weights))
+    whole = float(_macro_auc(y, p))
+    singles = [_single(X[:, [j]], y, folds, seed) for j in range(X.shape[1])]
+    alone = [float(_macro_auc(y, single)) for single in singles]
     found = [
-        Feature(
-            str(name),
-            auc - float(_macro_auc(y, permuted[j])),
-            float(_macro_auc(y, _single(X[:, [j]], y, folds, seed))),
-        )
+        Feature(str(name), whole - float(_macro_auc(y, permuted[j])), alone[j])
         for j, name in enumerate(features.columns)
     ]
     # Of twins such as width and height neither is missed, so what one reaches alone decides next.
     found.sort(key=lambda feature: (-round(feature.importance, 2), -feature.alone))
-    return Shortcut(auc, low, high, tuple(found))
-
-
-Folds = Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]
+    best = p if whole >= max(alone) else singles[int(np.argmax(alone))]
+    weights = cluster_counts(groups, _REPLICATES, np.random.default_rng(seed))
+    low, high = percentile_interval(_macro_auc(y, best, weights))
+    null = chance(X, y, groups, folds, seed)
+    auc = max(whole, *alone)
+    return Shortcut(auc, low, high, tuple(found), null.p_value, null.high)
 
 
 def _folds(y: NDArray[np.intp], groups: NDArray[Any], n: int, seed: int) -> Folds:
@@ -181,10 +215,18 @@ def _forest(
 
 
 def _single(x: FloatArray, y: NDArray[np.intp], folds: Folds, seed: int) -> FloatArray:
-    """Out-of-fold probabilities (n, k) of a small tree on one feature (n, 1)."""
+    """Out-of-fold scores (n, k) from one feature (n, 1): of a small tree, or of its plain value.
+
+    A tree finds a range in the middle. A few hundred records are too few for it where the class
+    merely goes up or down with the feature: there the value itself is the better score, its
+    direction learned from the training folds.
+    """
     from sklearn.tree import DecisionTreeClassifier
 
-    p = np.zeros((len(y), int(y.max()) + 1))
+    k = int(y.max()) + 1
+    tree_p, plain = np.zeros((len(y), k)), np.zeros((len(y), k))
+    value = np.where(np.isnan(x[:, 0]), -np.inf, x[:, 0])
+    order = rankdata(value)
     for train, test in folds:
         tree = DecisionTreeClassifier(
             max_leaf_nodes=_SINGLE_LEAVES,
@@ -192,8 +234,11 @@ def _single(x: FloatArray, y: NDArray[np.intp], folds: Folds, seed: int) -> Floa
             random_state=seed,
         )
         tree.fit(x[train], y[train])
-        p[np.ix_(test, tree.classes_)] = tree.predict_proba(x[test])
-    return p
+        tree_p[np.ix_(test, tree.classes_)] = tree.predict_proba(x[test])
+        is_class = y[train, None] == np.arange(k)
+        up = rank_auc(rankdata(value[train])[:, None], is_class) >= 0.5
+        plain[test] = np.where(up, 1.0, -1.0) * order[test, None]
+    return plain if _macro_auc(y, plain) > _macro_auc(y, tree_p) else tree_p
 
 
 def _leaf(n: int) -> int:
@@ -205,16 +250,6 @@ def _macro_auc(y: NDArray[np.intp], p: FloatArray, weights: FloatArray | None = 
     """Mean over classes of the AUC of each against the rest."""
     aucs = [weighted_auc(y == c, p[:, c], weights) for c in range(p.shape[1])]
     return np.asarray(np.mean(aucs, axis=0))
-
-
-def _sample(patients: pd.Series, seed: int) -> NDArray[np.bool_]:
-    """Mask (n,) of the records of randomly drawn patients, `_MAX_RECORDS` or a few less."""
-    if len(patients) <= _MAX_RECORDS:
-        return np.ones(len(patients), dtype=bool)
-    counts = patients.value_counts().sort_index()
-    order = np.random.default_rng(seed).permutation(len(counts))
-    within = counts.to_numpy()[order].cumsum() <= _MAX_RECORDS
-    return patients.isin(counts.index[order[within]]).to_numpy()
 
 
 def _scalars(text: object) -> dict[str, Any]:
