@@ -29,6 +29,7 @@ from pulmofuse.sources import (
     sars_cov2_ct,
     shenzhen,
     synthetic,
+    table,
     virufy,
 )
 from pulmofuse.sources.base import Scan, Source
@@ -55,6 +56,7 @@ SOURCES: dict[str, Source] = {
         coswara,
         coughvid,
         virufy,
+        table,
         synthetic,
     )
 }

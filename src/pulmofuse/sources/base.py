@@ -153,8 +153,17 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(place) / n for n in sorted(names + linked) if not is_hidden(n))
 
 
+#: Fault and remedy of a file that is reached through a link out of the data set.
+LEAVES = ("the link leads out of the data set's folder", "copy the file into the folder")
+
+
 def path_fault(path: Path, inside: Path) -> tuple[str, str] | None:
-    """Why a listed path may not be used, with the remedy; None where it may."""
+    """Why a path may not be used, with the remedy; None where it may.
+
+    Args:
+        path: a file, link or folder that is there.
+        inside: the resolved folder that a link must not leave.
+    """
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError:
@@ -163,7 +172,7 @@ def path_fault(path: Path, inside: Path) -> tuple[str, str] | None:
         if not path.exists():
             return "the link is broken", "mend or delete the link"
         if not path.resolve().is_relative_to(inside):
-            return "the link leads out of the data set's folder", "copy the file into the folder"
+            return LEAVES
         if path.is_dir():
             return "a linked folder is not followed", "name the folder itself"
     return None if path.is_file() else ("not an ordinary file", "remove it from the folder")

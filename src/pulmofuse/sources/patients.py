@@ -94,15 +94,16 @@ def read_patients(root: Path) -> Patients:
 
 
 def check_names(path: Path, names: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse a column that is no known one but nearly: "splitt" would lose a published split.
+    """Refuse a column that is nearly one that is absent: "splitt" would lose a published split.
 
     Raises:
         SourceError: names the column and the nearest known one.
     """
-    columns = tuple(known)
-    for name in names:
-        near = difflib.get_close_matches(name, columns, n=1, cutoff=_NEARLY)
-        if name not in columns and near:
+    given, columns = set(names), set(known)
+    absent = sorted(columns - given)
+    for name in sorted(given - columns):
+        near = difflib.get_close_matches(name, absent, n=1, cutoff=_NEARLY)
+        if near:
             raise SourceError(path, f"unknown column {name!r}", f"the nearest one is {near[0]!r}")
 
 
