@@ -18,8 +18,9 @@ from pulmofuse.io.kinds import Kind, look
 
 #: Larger files are no single image, volume or cough (a 512 x 512 x 1,000 CT has 0.5 GiB).
 MAX_FILE_BYTES = 1 << 30
-#: The largest detectors (5,000 x 4,000) and slide scans of films stay below this.
-MAX_PIXELS = 100_000_000
+#: The largest detectors (5,000 x 4,000) and scans of films (5,200 x 6,300) stay below this; a
+#: colour image of 16 bits and this size can be read within 1 GiB.
+MAX_PIXELS = 50_000_000
 #: A whole-body CT of 512 x 512 x 1,100; as float32 it needs 1.2 GB.
 MAX_VOXELS = 300_000_000
 
@@ -75,6 +76,20 @@ def _read(path: Path, label: str) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         reason = getattr(error, "strerror", None) or str(error)
         raise UnreadableFile(label, f"cannot be read ({reason})", COPY_AGAIN) from None
+
+
+def list_folder(path: Path) -> list[Path]:
+    """The ordinary files directly in a folder, by name; hidden ones are left out.
+
+    Raises:
+        UnreadableFile: not a folder, or no permission.
+    """
+    try:
+        return sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    except OSError as error:
+        raise UnreadableFile(
+            path, f"cannot be listed ({error.strerror})", "check the path and its permissions"
+        ) from None
 
 
 def _check_size(label: str, n_bytes: int) -> None:

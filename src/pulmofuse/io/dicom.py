@@ -1,166 +1,186 @@
-"""DICOM files: Hounsfield units for CT, display values for everything else.
-
-A single file of one or more frames. CT goes through the modality LUT only (PS3.3 C.11.1), so that
-the study's own window can be applied later; any other modality goes on through the VOI LUT or
-window that the maker of the image chose for looking at it (C.11.2), and MONOCHROME1 is turned so
-that bright is dense (C.7.6.3.1.2).
-"""
+"""DICOM files: checked, parsed, decoded. What the values mean is the matter of `display`."""
 
 from __future__ import annotations
 
 import io
 import logging
 import warnings
+import zlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from pulmofuse.errors import UnreadableFile
-from pulmofuse.io.content import Content, check_pixels, decoding
+from pulmofuse.io import codecs
+from pulmofuse.io.content import COPY_AGAIN, Content, check_pixels, decoding
+from pulmofuse.io.decoded import Decoded, check_finite
+from pulmofuse.io.dicom_traits import dicom_traits
+from pulmofuse.io.display import Shown, functional, show, to_unit
+from pulmofuse.io.orientation import distances
 from pulmofuse.io.quiet import quiet_stderr
-from pulmofuse.io.raster import check_finite, scale_to_unit
 
 # Research files break the standard in a hundred harmless ways; what matters is raised as an error.
 warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+codecs.install()
 
 _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-#: ITU-R BT.601 luma, as OpenCV uses for ordinary images.
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _DECOMPRESS = "write it without compression first, e.g. `gdcmconv --raw IN OUT`"
+#: Whole data sets are deflated for reports and screenshots; 16,000 x 8,000 pixels of 16 bits.
+_MAX_INFLATED_BYTES = 1 << 28
+#: The file meta group follows the preamble and the magic; its first element tells its length.
+_META_START, _GROUP_LENGTH = 132, b"\x02\0\0\0UL\x04\0"
+#: What an image can have (PS3.3 C.7.6.3.1): grey or colour; bit, byte or word.
+_SAMPLES, _BITS = {1, 3, 4}, {1, 8, 16, 32, 64}
 
 
-def read_dicom(content: Content) -> tuple[npt.NDArray[np.float32], bool, dict[str, Any]]:
-    """Decode a DICOM file.
+def read_dicom(content: Content) -> Decoded:
+    """Decode a DICOM file of one or more frames; frames with positions are put in order.
 
     Returns:
-        Pixels (frames, height, width), whether they are Hounsfield units (else [0, 1]), and
-        traits.
+        Pixels (frames, height, width) in Hounsfield units or [0, 1]; see `display`.
 
     Raises:
         UnreadableFile: not parsable, no pixel data, absurd size, a compression that no installed
-            plug-in decodes, cut pixel data, or values that are not finite.
+            decoder knows, cut pixel data, or values that are not finite.
     """
-    with decoding(content.name, "DICOM is damaged"):
-        dataset = pydicom.dcmread(io.BytesIO(content.data))
-        _check(content.name, dataset)
-    compression = _transfer_syntax(dataset)
-    with (
-        decoding(
-            content.name, f"its pixel data ({compression}) cannot be decoded here", _DECOMPRESS
-        ),
-        quiet_stderr(),
-    ):
-        stored = pixel_array(dataset)
+    dataset = parse(content)
+    shown = decode(content.name, dataset)
     with decoding(content.name, "DICOM does not say how its values are to be shown"):
-        frames = _frames(dataset, stored)
-        hounsfield = _is_hounsfield(dataset)
-        pixels = (
-            _hounsfield(dataset, frames) if hounsfield else _display(content.name, dataset, frames)
-        )
-        traits = _traits(dataset, compression)
+        pixels = to_unit(content.name, shown)
+        traits = dicom_traits(dataset, transfer_syntax(dataset)) | {"voi": shown.voi}
+        order = _frame_order(dataset, len(pixels))
     check_finite(content.name, pixels)
-    return pixels, hounsfield, traits
+    padding = shown.padding
+    if order is not None:
+        pixels, padding = pixels[order], None if padding is None else padding[order]
+    return Decoded(pixels, shown.hounsfield, traits, padding)
 
 
-def _check(name: str, dataset: Dataset) -> None:
-    """Refuse a file without pixel data or of absurd size before anything is decoded."""
+def parse(content: Content) -> Dataset:
+    """Parse a DICOM file and refuse what is no image, or of absurd size.
+
+    Raises:
+        UnreadableFile: not parsable, no pixel data, absurd size.
+    """
+    dataset = _parse(content, header_only=False)
     if not any(keyword in dataset for keyword in _PIXEL_KEYWORDS):
         what = dataset.get("Modality") or "no image"
         raise UnreadableFile(
-            name, f"DICOM holds no pixel data ({what})", "leave it out; it is not an image"
+            content.name, f"DICOM holds no pixel data ({what})", "leave it out; it is not an image"
         )
+    with decoding(content.name, "DICOM is damaged"):
+        _check(content.name, dataset)
+    return dataset
+
+
+def parse_header(content: Content) -> Dataset:
+    """Parse what stands before the pixel data of a DICOM file.
+
+    Raises:
+        UnreadableFile: not parsable.
+    """
+    return _parse(content, header_only=True)
+
+
+def _parse(content: Content, *, header_only: bool) -> Dataset:
+    _check_deflated(content)
+    bare = content.data[_META_START - 4 : _META_START] != b"DICM"
+    with decoding(content.name, "DICOM is damaged"):
+        dataset = pydicom.dcmread(
+            io.BytesIO(content.data), stop_before_pixels=header_only, force=bare
+        )
+        if dataset.file_meta.get("TransferSyntaxUID") is None:
+            # Without file meta the data set is never compressed, and pydicom has seen its order.
+            implicit, little = dataset.original_encoding
+            plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else plain
+    return dataset
+
+
+def decode(name: str, dataset: Dataset, *, trust_window: bool = False) -> Shown:
+    """Decode the pixel data of a parsed file and apply its look-up tables.
+
+    Args:
+        name: what errors call the file.
+        dataset: from `parse`.
+        trust_window: see `display.show`.
+
+    Raises:
+        UnreadableFile: cut, damaged, or a compression that no installed decoder knows.
+    """
+    syntax, remedy = transfer_syntax(dataset), COPY_AGAIN
+    why = f"its pixel data ({syntax}) cannot be decoded: cut or damaged"
+    if not codecs.can_decode(dataset.file_meta.TransferSyntaxUID):
+        why, remedy = f"there is no decoder here for its pixel data ({syntax})", _DECOMPRESS
+    with decoding(name, why, remedy), quiet_stderr():
+        if "PixelData" in dataset:
+            codecs.check_frames(name, dataset)
+        stored: npt.NDArray[Any] = pixel_array(dataset)
+    with decoding(name, "DICOM does not say how its values are to be shown"):
+        return show(dataset, stored, trust_window=trust_window)
+
+
+def transfer_syntax(dataset: Dataset) -> str:
+    """Name of the compression, e.g. "JPEG Baseline (Process 1)"."""
+    uid = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
+    return str(uid.name) if isinstance(uid, UID) else "no transfer syntax"
+
+
+def _check(name: str, dataset: Dataset) -> None:
+    """Refuse a file of absurd size before anything is decoded."""
+    missing = [k for k in ("Rows", "Columns", "BitsAllocated") if dataset.get(k) is None]
+    if missing:
+        raise UnreadableFile(name, f"DICOM does not tell its {', '.join(missing)}", COPY_AGAIN)
     check_pixels(
         name, int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames") or 1)
     )
+    samples, bits = int(dataset.get("SamplesPerPixel") or 1), int(dataset.BitsAllocated)
+    if samples not in _SAMPLES or bits not in _BITS:
+        raise UnreadableFile(
+            name, f"DICOM declares {samples} samples of {bits} bits per pixel", COPY_AGAIN
+        )
 
 
-def _transfer_syntax(dataset: Dataset) -> str:
-    """Name of the compression, e.g. "JPEG Baseline (Process 1)"."""
-    uid = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
-    return str(uid.name) if uid is not None else "no transfer syntax"
+def _check_deflated(content: Content) -> None:
+    """Refuse a deflated data set that unpacks beyond what a deflated image has."""
+    data = content.data
+    head = data[: _META_START + 1024]
+    if DeflatedExplicitVRLittleEndian.encode() + b"\0" not in head:
+        return
+    if data[_META_START : _META_START + 8] != _GROUP_LENGTH:
+        raise UnreadableFile(content.name, "deflated DICOM without a group length", COPY_AGAIN)
+    start = _META_START + 12 + int.from_bytes(data[_META_START + 8 : _META_START + 12], "little")
+    with decoding(content.name, "deflated DICOM is damaged"):
+        unpacker = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+        unpacker.decompress(data[start:], _MAX_INFLATED_BYTES)
+    if unpacker.unconsumed_tail:
+        raise UnreadableFile(
+            content.name,
+            f"deflated DICOM unpacks to more than {_MAX_INFLATED_BYTES:,} bytes",
+            "write it without compression",
+        )
 
 
-def _frames(dataset: Dataset, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Stored values as (frames, height, width); colour goes to luma, scaled by its type."""
-    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
-        stored = apply_color_lut(stored, dataset)
-    if stored.shape[-2:] != (dataset.Rows, dataset.Columns):
-        full = np.iinfo(stored.dtype).max if stored.dtype.kind in "ui" else 1.0
-        stored = stored[..., :3].astype(np.float32) @ _LUMA / np.float32(full)
-    return stored.reshape(-1, int(dataset.Rows), int(dataset.Columns))
-
-
-def _is_grey(dataset: Dataset) -> bool:
-    return str(dataset.get("PhotometricInterpretation", "")).startswith("MONOCHROME")
-
-
-def _rescales(dataset: Dataset) -> list[Dataset]:
-    """Where the modality LUT stands: in the file itself, or once or per frame (enhanced CT)."""
-    if "RescaleSlope" in dataset or "ModalityLUTSequence" in dataset:
-        return [dataset]
-    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        found = [
-            group.PixelValueTransformationSequence[0]
-            for group in dataset.get(groups) or []
-            if "PixelValueTransformationSequence" in group
-        ]
-        if found:
-            return found
-    return []
-
-
-def _is_hounsfield(dataset: Dataset) -> bool:
-    """Whether the file says how to get Hounsfield units (a CT screenshot does not)."""
-    return dataset.get("Modality") == "CT" and _is_grey(dataset) and bool(_rescales(dataset))
-
-
-def _hounsfield(dataset: Dataset, frames: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    rescales = _rescales(dataset)
-    if len(rescales) == 1:
-        return np.asarray(apply_modality_lut(frames, rescales[0]), dtype=np.float32)
-    pairs = zip(frames, rescales, strict=True)
-    return np.stack([np.asarray(apply_modality_lut(f, r), dtype=np.float32) for f, r in pairs])
-
-
-def _display(name: str, dataset: Dataset, frames: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Values as a viewer would show them, in [0, 1]."""
-    if not _is_grey(dataset):
-        return scale_to_unit(name, frames)
-    shown = np.asarray(apply_modality_lut(frames, dataset))
-    windowed = "WindowCenter" in dataset or "VOILUTSequence" in dataset
-    if windowed:
-        shown = np.asarray(apply_voi_lut(shown, dataset))
-    if shown.dtype == np.uint8 and dataset.BitsStored == 8 and not windowed:
-        unit = shown.astype(np.float32) / np.float32(255)
-    else:
-        # Twelve bits in a word of sixteen: the type does not tell the range, the extremes do.
-        unit = scale_to_unit(name, shown)
-    inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
-    return np.float32(1.0) - unit if inverted else unit
-
-
-def _traits(dataset: Dataset, compression: str) -> dict[str, Any]:
-    """Acquisition traits; nothing that names a person, a place or a day."""
-    colour = int(dataset.get("SamplesPerPixel") or 1) > 1 or not _is_grey(dataset)
-    traits: dict[str, Any] = {
-        "channels": int(dataset.get("SamplesPerPixel") or 1),
-        "bit_depth": int(dataset.get("BitsStored") or dataset.get("BitsAllocated") or 0),
-        "colour": colour,
-        "compression": compression,
-        "photometric": str(dataset.get("PhotometricInterpretation", "")),
-    }
-    for trait, keyword in (("dicom_modality", "Modality"), ("manufacturer", "Manufacturer")):
-        if dataset.get(keyword):
-            traits[trait] = str(dataset.get(keyword))
-    spacing = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing")
-    if spacing:
-        traits["pixel_spacing_mm"] = float(spacing[0])
-    if dataset.get("SliceThickness"):
-        traits["slice_thickness_mm"] = float(dataset.SliceThickness)
-    return traits
+def _frame_order(dataset: Dataset, n_frames: int) -> npt.NDArray[np.intp] | None:
+    """Order of the frames of an enhanced file from feet to head; None to leave them as they are."""
+    if n_frames == 1:
+        return None
+    places = functional(dataset, "PlanePositionSequence")
+    turns = functional(dataset, "PlaneOrientationSequence")
+    if len(places) != n_frames or len({str(t.get("ImageOrientationPatient")) for t in turns}) != 1:
+        return None
+    positions = np.array([p.ImagePositionPatient for p in places], dtype=np.float64)
+    orientation = np.array(turns[0].ImageOrientationPatient, dtype=np.float64)
+    return np.argsort(distances(positions, orientation), kind="stable")

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pulmofuse.errors import UnreadableFile
 from pulmofuse.io.content import COPY_AGAIN, Content, load
+from pulmofuse.io.decoded import Decoded
 
 #: Below this no finding could be seen; it is an icon or a thumbnail.
 MIN_SIDE = 32
 #: Share of each side that counts as border in the traits (the audit asks what it gives away).
 _BORDER = 0.05
 
-_FORMATS = "PNG, JPEG, TIFF, BMP, DICOM or NIfTI"
+_FORMATS = "PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, DICOM or NIfTI"
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +33,9 @@ class Image:
         traits: JSON values. Always there: format, bytes, width, height, slices, channels,
             bit_depth, colour, hounsfield, mean, std, border_mean, border_std (of the outer 5 %,
             in the units of `pixels`). Where known: jpeg_quality, bits_per_pixel, compression,
-            photometric, dicom_modality, manufacturer, pixel_spacing_mm, slice_thickness_mm.
+            photometric, dicom_modality, manufacturer, pixel_spacing_mm, slice_thickness_mm,
+            view (PA, AP, L, LLD, RLD, oblique), body_part, voi, padding_fraction,
+            exif_orientation, tiff_compression; of a folder also those of `read_series`.
     """
 
     pixels: npt.NDArray[np.float32]
@@ -39,32 +44,59 @@ class Image:
 
 
 def read_image(source: Path | bytes, name: str | None = None) -> Image:
-    """Read PNG, JPEG, TIFF, BMP, DICOM or NIfTI; the content decides, not the suffix.
+    """Read PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, DICOM or NIfTI, or a folder of slices.
+
+    The content decides, not the suffix; docs/formats.md says what is read how.
 
     Args:
-        source: a path, or the bytes of the file.
+        source: a path, or the bytes of the file; a folder is read by `read_series`.
         name: what errors call the file; by default its path.
 
     Raises:
         UnreadableFile: missing, empty, cut, damaged, of another type, of absurd size, smaller
             than 32 pixels, blank, or with values that are not finite.
     """
+    if isinstance(source, Path) and source.is_dir():
+        from pulmofuse.io.series import read_series
+
+        return read_series(source, name)
     content = load(source, name)
-    pixels, hounsfield, traits = _decode(content)
-    _check(content.name, pixels)
-    common = {
-        "format": content.kind.format,
-        "bytes": len(content.data),
+    return finish(content.name, content.kind.format, len(content.data), decode_image(content))
+
+
+def finish(name: str, form: str, n_bytes: int, decoded: Decoded) -> Image:
+    """Check what was decoded, and add the traits that every image has.
+
+    Args:
+        name: what errors call the file or series.
+        form: its format, as `kinds` names it.
+        n_bytes: its size.
+        decoded: what the reader of the format gave.
+
+    Raises:
+        UnreadableFile: smaller than 32 pixels, or blank.
+    """
+    pixels, padding = decoded.pixels, decoded.padding
+    _check(name, pixels)
+    traits = {
+        "format": form,
+        "bytes": n_bytes,
         "slices": pixels.shape[0],
         "height": pixels.shape[1],
         "width": pixels.shape[2],
-        "hounsfield": hounsfield,
+        "hounsfield": decoded.hounsfield,
+        **decoded.traits,
+        **_statistics(pixels, padding),
     }
-    return Image(pixels, hounsfield, {**common, **traits, **_statistics(pixels)})
+    return Image(pixels, decoded.hounsfield, traits)
 
 
-def _decode(content: Content) -> tuple[npt.NDArray[np.float32], bool, dict[str, Any]]:
-    """Hand the content to the reader of its kind; readers import their library when first used."""
+def decode_image(content: Content) -> Decoded:
+    """Hand the content to the reader of its kind; readers import their library when first used.
+
+    Raises:
+        UnreadableFile: no image, or one that its reader refuses.
+    """
     if content.kind.family != "image":
         raise UnreadableFile(
             content.name, f"this is {content.kind.label}, not an image", f"give {_FORMATS}"
@@ -79,8 +111,7 @@ def _decode(content: Content) -> tuple[npt.NDArray[np.float32], bool, dict[str, 
         return read_nifti(content)
     from pulmofuse.io.raster import read_raster
 
-    pixels, traits = read_raster(content)
-    return pixels, False, traits
+    return read_raster(content)
 
 
 def _check(name: str, pixels: npt.NDArray[np.float32]) -> None:
@@ -95,22 +126,39 @@ def _check(name: str, pixels: npt.NDArray[np.float32]) -> None:
         raise UnreadableFile(name, "is blank: every pixel has the same value", COPY_AGAIN)
 
 
-def _statistics(pixels: npt.NDArray[np.float32]) -> dict[str, float]:
-    """Mean and standard deviation of all pixels and of the outer 5 % on each side."""
+def _statistics(
+    pixels: npt.NDArray[np.float32], padding: npt.NDArray[np.bool_] | None
+) -> dict[str, float]:
+    """Mean and standard deviation of all pixels and of the outer 5 % on each side.
+
+    Padding counts in neither, unless there is nothing else; its share is a trait of its own.
+    """
     _, height, width = pixels.shape
     rows, columns = max(1, round(_BORDER * height)), max(1, round(_BORDER * width))
-    inner = pixels[:, rows : height - rows]
-    border = np.concatenate(
-        [
-            pixels[:, :rows].ravel(),
-            pixels[:, height - rows :].ravel(),
-            inner[..., :columns].ravel(),
-            inner[..., width - columns :].ravel(),
-        ]
-    )
-    return {
-        "mean": float(pixels.mean(dtype=np.float64)),
-        "std": float(pixels.std(dtype=np.float64)),
-        "border_mean": float(border.mean(dtype=np.float64)),
-        "border_std": float(border.std(dtype=np.float64)),
-    }
+    mean, std = _moments([pixels], None if padding is None else [padding])
+    edges = [_edges(plane, rows, columns) for plane in (pixels, padding) if plane is not None]
+    border_mean, border_std = _moments(edges[0], edges[1] if padding is not None else None)
+    found = {"mean": mean, "std": std, "border_mean": border_mean, "border_std": border_std}
+    return found if padding is None else {**found, "padding_fraction": float(padding.mean())}
+
+
+def _edges(volume: npt.NDArray[Any], rows: int, columns: int) -> list[npt.NDArray[Any]]:
+    """Top, bottom, left and right border of all slices, each pixel once."""
+    inner = volume[:, rows:-rows]
+    return [volume[:, :rows], volume[:, -rows:], inner[..., :columns], inner[..., -columns:]]
+
+
+def _moments(
+    parts: list[npt.NDArray[np.float32]], padding: list[npt.NDArray[np.bool_]] | None
+) -> tuple[float, float]:
+    """Mean and population standard deviation over all parts, without the padded pixels."""
+    seen = list(parts)
+    if padding is not None:
+        kept = [part[~mask] for part, mask in zip(parts, padding, strict=True)]
+        seen = kept if any(part.size for part in kept) else seen
+    # OpenCV sums in double precision without a copy of a whole volume in double precision.
+    sums = [(part.size, *cv2.meanStdDev(part.reshape(1, -1))) for part in seen if part.size]
+    total = sum(n for n, _, _ in sums)
+    mean = sum(n * float(m[0, 0]) for n, m, _ in sums) / total
+    square = sum(n * (float(s[0, 0]) ** 2 + (float(m[0, 0]) - mean) ** 2) for n, m, s in sums)
+    return mean, math.sqrt(square / total)

@@ -9,12 +9,11 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 
 from pulmofuse.errors import UnreadableFile
 from pulmofuse.io.content import COPY_AGAIN, Content, check_pixels, decoding
+from pulmofuse.io.decoded import Decoded, check_finite, scale_to_unit
 from pulmofuse.io.kinds import gunzip
-from pulmofuse.io.raster import check_finite, scale_to_unit
 
 # nibabel comments on odd headers on standard error; what matters is raised as an error.
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
@@ -36,7 +35,7 @@ class _Layout:
     bit_depth: int
 
 
-def read_nifti(content: Content) -> tuple[npt.NDArray[np.float32], bool, dict[str, Any]]:
+def read_nifti(content: Content) -> Decoded:
     """Decode a NIfTI file.
 
     Returns:
@@ -74,7 +73,8 @@ def read_nifti(content: Content) -> tuple[npt.NDArray[np.float32], bool, dict[st
         "pixel_spacing_mm": zooms[0],
         "slice_thickness_mm": zooms[2],
     }
-    return (pixels if hounsfield else scale_to_unit(content.name, pixels)), hounsfield, traits
+    unit = pixels if hounsfield else scale_to_unit(content.name, pixels)
+    return Decoded(unit, hounsfield, traits)
 
 
 def _layout(name: str, head: bytes) -> _Layout:

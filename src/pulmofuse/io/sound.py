@@ -1,9 +1,8 @@
-"""Read one sound file into samples with its acquisition traits, by libsndfile."""
+"""Read one sound file into samples with its acquisition traits, by libsndfile or ffmpeg."""
 
 from __future__ import annotations
 
 import io
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,12 @@ import soundfile
 
 from pulmofuse.errors import UnreadableFile
 from pulmofuse.io.content import COPY_AGAIN, Content, decoding, load
+from pulmofuse.io.ffmpeg import DEMUXERS, decode_by_ffmpeg
 from pulmofuse.io.quiet import quiet_stderr
+from pulmofuse.io.sound_headers import check_complete
 
-#: 35 minutes of mono at 48 kHz; a cough recording has seconds.
-MAX_SAMPLES = 100_000_000
+#: 17 minutes of mono at 48 kHz, which can be read within 1 GiB; a cough recording has seconds.
+MAX_SAMPLES = 50_000_000
 MIN_DURATION_S = 0.1
 #: -80 dB of full scale, three steps of 16 bit: below it there is only the converter's noise.
 _SILENT_PEAK = 1e-4
@@ -26,10 +27,12 @@ _MIN_RATE_HZ, _MAX_RATE_HZ = 1000, 768_000
 _BLOCK_FRAMES = 1 << 20
 #: MP3 headers count whole frames of 1,152 samples, with or without the one that holds the count.
 _MP3_SLACK_FRAMES = 2 * 1152
-#: Sizes that a program which writes to a pipe leaves in a WAV header.
-_UNKNOWN_SIZES = {0, 0xFFFFFFFF, 0xFFFFFFFE, 0x7FFFFFFF}
+#: What libsndfile says of a codec that it does not know inside a container that it does.
+_UNSUPPORTED_ENCODINGS = {1, 4}  # SF_ERR_UNRECOGNISED_FORMAT, SF_ERR_UNSUPPORTED_ENCODING
 
-_FORMATS = "WAV, FLAC, OGG or MP3"
+_FORMATS = "WAV, FLAC, OGG, MP3, AIFF, AU, CAF, WebM, M4A, MP4, 3GP, AAC, AMR or WMA"
+
+_BY_LIBSNDFILE = {"wav", "flac", "ogg", "mp3", "aiff", "au", "caf"}
 
 _ROLLOFF = 0.99
 _SPECTRUM_SAMPLES = 2048
@@ -56,83 +59,55 @@ class Sound:
 
 
 def read_sound(source: Path | bytes, name: str | None = None) -> Sound:
-    """Read WAV, FLAC, OGG (Vorbis, Opus) or MP3; the content decides, not the suffix.
+    """Read whatever libsndfile or ffmpeg reads; the content decides, not the suffix.
 
-    Floating-point samples beyond [-1, 1] are divided by their peak.
+    docs/formats.md says what is read how. Floating-point samples beyond [-1, 1] are divided by
+    their peak.
 
     Args:
         source: a path, or the bytes of the file.
         name: what errors call the file; by default its path.
 
     Raises:
-        UnreadableFile: missing, empty, cut, damaged, of another type, of absurd size, without
-            audio frames, shorter than 0.1 s, silent, or with samples that are not finite.
+        UnreadableFile: missing, empty, cut, damaged, of another type, of absurd size, without a
+            sound track or audio frames, shorter than 0.1 s, silent, or with samples that are not
+            finite.
     """
     content = load(source, name)
     if content.kind.family != "sound":
         raise UnreadableFile(
             content.name, f"this is {content.kind.label}, not a sound", f"give {_FORMATS}"
         )
-    if content.kind.format == "wav":
-        _check_wav(content)
-    if content.kind.format == "ogg":
-        _check_ogg(content)
+    check_complete(content)
     samples, rate, subtype = _decode(content)
     _check(content.name, samples, rate)
     traits = _traits(content, samples, rate, subtype)
     return Sound(samples / np.float32(max(1.0, traits["peak"])), rate, traits)
 
 
-def _check_wav(content: Content) -> None:
-    """Walk the chunks of a WAV: each must be all there (libsndfile would shorten it silently)."""
-    data, order = content.data, ">" if content.data[:4] == b"RIFX" else "<"
-    position = 12
-    while position + 8 <= len(data):
-        kind = data[position : position + 4]
-        (size,) = struct.unpack(f"{order}I", data[position + 4 : position + 8])
-        end = position + 8 + size
-        if kind == b"data" and (size in _UNKNOWN_SIZES or data[:4] == b"RF64"):
-            return
-        if kind in {b"data", b"fmt "} and end > len(data):
-            raise UnreadableFile(
-                content.name, f"WAV ends after {len(data):,} of {end:,} bytes", COPY_AGAIN
-            )
-        if kind == b"data":
-            return
-        position = end + size % 2
-    raise UnreadableFile(content.name, "WAV holds no audio frames", COPY_AGAIN)
-
-
-def _check_ogg(content: Content) -> None:
-    """Walk the pages of an OGG (RFC 3533): the last one must be all there."""
-    data, position = content.data, 0
-    while data[position : position + 4] == b"OggS":
-        n_segments = data[position + 26] if position + 26 < len(data) else 0
-        table = data[position + 27 : position + 27 + n_segments]
-        end = position + 27 + n_segments + sum(table)
-        if position + 27 > len(data) or len(table) < n_segments or end > len(data):
-            raise UnreadableFile(
-                content.name, f"OGG ends after {len(data):,} bytes inside a page", COPY_AGAIN
-            )
-        position = end
-
-
 def _decode(content: Content) -> tuple[npt.NDArray[np.float32], int, str]:
-    """Samples (channels, n) as stored, sample rate in Hz, and subtype."""
+    """Samples (channels, n) as stored, sample rate in Hz, and codec."""
+    if content.kind.format not in _BY_LIBSNDFILE:
+        samples, rate, codec = decode_by_ffmpeg(content, MAX_SAMPLES)
+        _check_declared(content.name, rate, *samples.shape)
+        return samples, rate, codec
     label = content.kind.format.upper()
     # MP3 without one decodable frame fails at opening with a misleading message.
     why = f"{label} is damaged or holds no audio frames"
-    with (
-        decoding(content.name, why),
-        quiet_stderr(),
-        soundfile.SoundFile(io.BytesIO(content.data)) as stream,
-    ):
-        rate, subtype, declared = stream.samplerate, stream.subtype, stream.frames
-        _check_declared(content.name, rate, stream.channels, declared)
-        # In blocks, so that a header that lies cannot make us allocate what it declares.
-        blocks = []
-        while len(block := stream.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
-            blocks.append(block)
+    with decoding(content.name, why), quiet_stderr():
+        try:
+            stream = soundfile.SoundFile(io.BytesIO(content.data))
+        except soundfile.LibsndfileError as error:
+            if error.code in _UNSUPPORTED_ENCODINGS and content.kind.format in DEMUXERS:
+                return decode_by_ffmpeg(content, MAX_SAMPLES)
+            raise
+        with stream:
+            rate, subtype, declared = stream.samplerate, stream.subtype, stream.frames
+            _check_declared(content.name, rate, stream.channels, declared)
+            # In blocks, so that a header that lies cannot make us allocate what it declares.
+            blocks = []
+            while len(block := stream.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+                blocks.append(block)
     n_frames = sum(len(block) for block in blocks)
     if not n_frames:
         raise UnreadableFile(content.name, f"{label} holds no audio frames", COPY_AGAIN)
@@ -179,8 +154,8 @@ def _traits(
 ) -> dict[str, Any]:
     channels, n_samples = samples.shape
     mono = samples.mean(axis=0)
-    magnitude = np.abs(samples)
-    peak = float(magnitude.max())
+    peak = max(float(samples.max()), -float(samples.min()))
+    n_clipped = np.count_nonzero(samples >= _CLIPPED) + np.count_nonzero(samples <= -_CLIPPED)
     return {
         "format": content.kind.format,
         "subtype": subtype.lower(),
@@ -190,7 +165,7 @@ def _traits(
         "duration_s": n_samples / rate,
         "bits_per_second": 8.0 * len(content.data) * rate / n_samples,
         "peak": peak,
-        "clipped_fraction": float((magnitude >= _CLIPPED).mean()),
+        "clipped_fraction": n_clipped / samples.size,
         "silent_fraction": _silent_fraction(mono, rate),
         "bandwidth_hz": _bandwidth_hz(mono, rate),
     }
@@ -200,7 +175,7 @@ def _silent_fraction(mono: npt.NDArray[np.float32], rate: int) -> float:
     """Share of 20 ms blocks whose RMS, offset removed, is below -60 dB of full scale."""
     length = max(1, round(_LEVEL_S * rate))
     blocks = (mono[: len(mono) // length * length] - mono.mean()).reshape(-1, length)
-    rms = np.sqrt(np.square(blocks, dtype=np.float64).mean(axis=1))
+    rms = np.sqrt(np.einsum("ij,ij->i", blocks, blocks, dtype=np.float64) / length)
     return float((rms < _SILENT_RMS).mean())
 
 

@@ -1,0 +1,134 @@
+"""A folder of slices to one volume: DICOM by position, ordinary images by the number in the name.
+
+The order of DICOM slices comes from where they lie in the patient (ImagePositionPatient along the
+normal of ImageOrientationPatient, PS3.3 C.7.6.2.1.1) and never from file names, which say nothing.
+A volume with a damaged slice, of two series or of two sizes is refused: half of a scan that looks
+like a whole one is worse than none. What can be mended is mended, and counted in the traits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pulmofuse.errors import UnreadableFile
+from pulmofuse.io.content import check_pixels, list_folder, load
+from pulmofuse.io.decoded import Decoded
+from pulmofuse.io.image import Image, decode_image, finish
+
+_ONE_FOLDER = "put each series into a folder of its own"
+
+
+def read_series(source: Path | Sequence[Path], name: str | None = None) -> Image:
+    """Read the slices of one series as one volume.
+
+    Files that are no images, and DICOM files without pixels, are skipped and counted, and so are
+    localizers (ImageType, or a series of one or two slices beside a longer one).
+
+    Args:
+        source: a folder, or the files.
+        name: what errors call the series; by default the folder.
+
+    Returns:
+        Axial slices from the feet to the head, front at the top, the patient's right on the left
+        (ordinary images: in the order of their numbers). Traits as `read_image`, of the first
+        slice where they are of one file, and slices, skipped_files, ordered_by ("position",
+        "instance_number" or "name"), slice_spacing_mm (if known), missing_slices,
+        duplicate_slices, skipped_localizers, acquired_plane (DICOM).
+
+    Raises:
+        UnreadableFile: no images, several series, sizes or kinds, slices that contradict each
+            other, no order, or a slice that cannot be read.
+    """
+    paths = list_folder(source) if isinstance(source, Path) else list(source)
+    label = name or str(source if isinstance(source, Path) else paths[0].parent if paths else ".")
+    kinds: dict[Path, str] = {}
+    for path in paths:
+        kind = load(path, None).kind
+        if kind.family == "image":
+            kinds[path] = kind.format
+    if not kinds:
+        raise UnreadableFile(
+            label, "is a folder without images directly in it", "name one file or series in it"
+        )
+    formats = Counter(kinds.values())
+    if formats["dicom"] and len(formats) > 1:
+        formats, kinds = _without_previews(label, formats, kinds)
+    if formats["dicom"]:
+        from pulmofuse.io.dicom_series import read_dicom_series
+
+        decoded = read_dicom_series(label, list(kinds))
+    else:
+        decoded = _read_numbered(label, list(kinds), formats)
+    skipped = len(paths) - len(kinds) + decoded.traits.pop("without_pixels", 0)
+    n_bytes = sum(path.stat().st_size for path in kinds)
+    decoded.traits["skipped_files"] = skipped
+    return finish(label, formats.most_common(1)[0][0], n_bytes, decoded)
+
+
+def _without_previews(
+    label: str, formats: Counter[str], kinds: dict[Path, str]
+) -> tuple[Counter[str], dict[Path, str]]:
+    """Exports put one or two pictures beside the DICOM files; more than that is a mixture."""
+    others = formats.total() - formats["dicom"]
+    if others > 2 or others >= formats["dicom"]:
+        seen = ", ".join(f"{n} {kind}" for kind, n in formats.most_common())
+        raise UnreadableFile(label, f"holds files of several kinds ({seen})", _ONE_FOLDER)
+    return Counter(dicom=formats["dicom"]), {p: k for p, k in kinds.items() if k == "dicom"}
+
+
+def _read_numbered(label: str, paths: list[Path], formats: Counter[str]) -> Decoded:
+    """Ordinary images in the order of the numbers in their names; a NIfTI file must be alone."""
+    if formats["nifti"] and len(paths) > 1:
+        raise UnreadableFile(
+            label, f"holds {len(paths)} files, some NIfTI volumes", "name one of them"
+        )
+    ordered, missing = (paths, 0) if len(paths) == 1 else _by_number(label, paths)
+    planes = []
+    first: dict[str, Any] = {}
+    for path in ordered:
+        decoded = decode_image(load(path, None))
+        first = first or decoded.traits
+        planes.append(decoded.pixels)
+        if decoded.pixels.shape[1:] != planes[0].shape[1:]:
+            raise UnreadableFile(
+                label,
+                f"slices differ in size ({ordered[0].name} and {path.name})",
+                _ONE_FOLDER,
+            )
+        check_pixels(label, *planes[0].shape[1:], len(planes))
+    if len(paths) == 1:
+        return decoded
+    traits = {**first, "ordered_by": "name", "missing_slices": missing, "duplicate_slices": 0}
+    return Decoded(np.concatenate(planes), decoded.hounsfield, traits)
+
+
+def _by_number(label: str, paths: list[Path]) -> tuple[list[Path], int]:
+    """Paths in the order of the one number in their names that tells them apart; gaps in it.
+
+    Raises:
+        UnreadableFile: no number in a name, or the same number twice.
+    """
+    numbers = {path: [int(n) for n in re.findall(r"\d+", path.stem)] for path in paths}
+    lengths = {len(n) for n in numbers.values()}
+    if len(lengths) != 1 or lengths == {0}:
+        raise UnreadableFile(
+            label,
+            "its file names do not number the slices",
+            "name them slice_001, slice_002 and so on",
+        )
+    columns = list(zip(*numbers.values(), strict=True))
+    varying = [column for column in columns if len(set(column)) > 1]
+    if len(varying) != 1 or len(set(varying[0])) != len(paths):
+        raise UnreadableFile(
+            label,
+            "its file names have no single number that tells the slices apart",
+            f"{_ONE_FOLDER}, and number its files once",
+        )
+    ordered = sorted(paths, key=numbers.__getitem__)
+    return ordered, max(varying[0]) - min(varying[0]) + 1 - len(paths)
