@@ -48,6 +48,8 @@ def make_study(
     write(folder / "audit.json", _audit())
     write(folder / "study.json", _about(config, metrics, simulated, truth))
     _excluded().to_csv(folder / "excluded.csv", index=False)
+    _controls().to_csv(folder / "controls.csv", index=False)
+    _remarks().to_csv(folder / "remarks.csv", index=False)
     _histories(rng, folder)
     _examples(rng, folder, classes)
     _explanations(rng, folder, classes)
@@ -336,6 +338,34 @@ def _excluded() -> pd.DataFrame:
         for i in range(61)
     ]
     return pd.DataFrame(broken + unmapped)
+
+
+def _controls() -> pd.DataFrame:
+    names = {"ct": ["none", "lungs_blanked", "border_only"], "cough": ["none", "between_coughs"]}
+    rows = [
+        (modality, control, method, "roc_auc", 0.9 - 0.1 * place, 0.8 - 0.1 * place, 0.95, 120,
+         f"{control} seen by the {method}")
+        for modality, controls in names.items()
+        for place, control in enumerate(controls)
+        for method in ("model", "probe")
+    ]  # fmt: skip
+    columns = ["modality", "control", "method", "metric", "value", "low", "high", "n_patients"]
+    unmatched = ("cxr", "matched", "model", "roc_auc", None, None, None, 4, "too few matched")
+    return pd.DataFrame([*rows, unmatched], columns=[*columns, "detail"])
+
+
+def _remarks() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "path": ["cxr/side.png", "cxr/words.png", "cxr/more words.png"],
+            "modality": "cxr",
+            "source": "made up",
+            "kind": ["lateral", "burnt_in_text", "burnt_in_text"],
+            "reason": ["looks like a lateral view", "letters <b>", "letters"],
+            "remedy": "none needed",
+            "excluded": [True, False, False],
+        }
+    )
 
 
 def _histories(rng: np.random.Generator, folder: Path) -> None:

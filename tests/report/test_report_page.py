@@ -15,13 +15,15 @@ from tests.report.page import read_page
 
 SECTIONS = [
     "answer", "question", "data", "examples", "split", "audit", "results", "curves", "confusion",
-    "training", "calibration", "sites", "explanations", "left-out", "limits", "reproducibility",
+    "training", "calibration", "sites", "controls", "explanations", "left-out",
+    "limits", "reproducibility",
 ]  # fmt: skip
 METRIC_KEYS = [
     "roc_auc", "accuracy", "recall", "specificity", "precision", "f1", "average_precision", "brier",
 ]  # fmt: skip
 OPTIONAL = [
     "config.resolved.yaml", "manifest.parquet", "excluded.csv", "audit.json", "checkpoints",
+    "controls.csv",
     "metrics.json", "examples", "explanations", "study.json",
 ]  # fmt: skip
 LARGEST_PAGE_BYTES = 6_000_000
@@ -279,3 +281,31 @@ def test_model_card_holds_every_part(study: Path) -> None:
     assert f"{full['value']:.2f} [{full['low']:.2f}, {full['high']:.2f}]" in line
     widths = {line.count("|") for line in card.split("## Figures")[1].splitlines() if "|" in line}
     assert len(widths) == 1, "every row of a Markdown table has the same cells"
+
+
+def test_controls_are_told_in_words_and_figures(study: Path) -> None:
+    text = read_page(study / "report.html").texts["controls"]
+    assert "Lungs blanked, a probe" in text
+    assert "lungs_blanked seen by the probe" in text
+    assert "0.800 [0.700, 0.950]" in text or "0.80 [0.70, 0.95]" in text
+    assert "too few matched" in text
+    assert (study / "figures" / "controls.png").is_file()
+
+
+def test_odd_files_are_counted_by_kind(study: Path) -> None:
+    page = (study / "report.html").read_text(encoding="utf-8")
+    assert '<td>burnt in text</td><td class="num">2</td><td class="num">0</td>' in page
+    assert '<td>lateral</td><td class="num">1</td><td class="num">1</td>' in page
+    assert "letters &lt;b&gt;" in page
+
+
+def test_accepted_leaks_stand_on_every_page(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "study")
+    audit = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    leak = audit["checks"][0] | {"id": "leakage.near_duplicate", "verdict": "fail", "value": 3.0}
+    write(folder / "audit.json", {"verdict": "fail", "checks": [leak]})
+    write_report(folder)
+    for name in ("report.html", "model_card.md"):
+        text = (folder / name).read_text(encoding="utf-8").replace("\\", "")
+        assert "Leaks were found and accepted" in text
+        assert "leakage.near_duplicate" in text

@@ -12,7 +12,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pulmofuse.report import figures
+from pulmofuse.report.doubts import control_title, controls_by_modality, known, shortcut_checks
 from pulmofuse.report.names import (
+    MODALITY_TITLES,
     class_title,
     colour_key,
     is_fusion,
@@ -24,6 +26,7 @@ from pulmofuse.report.names import (
 from pulmofuse.report.pictures import figure_uri
 from pulmofuse.report.results import Headline, Score, headline, scores
 from pulmofuse.report.study_files import StudyFiles
+from pulmofuse.schema import iterate
 
 #: Stem, title, note, alternative text and the figure itself.
 _Drawn = tuple[str, str, str, str, Figure]
@@ -53,7 +56,8 @@ def draw_charts(study: StudyFiles, folder: Path) -> dict[str, list[Chart]]:
 
     Returns:
         Section -> charts; a section without data has an empty list. Sections: forest, roc,
-        precision_recall, confusion, training, calibration, truth.
+        precision_recall, confusion, training, calibration, truth,
+        controls.
     """
     head = headline(study)
     shown = _shown(study, head)
@@ -67,6 +71,7 @@ def draw_charts(study: StudyFiles, folder: Path) -> dict[str, list[Chart]]:
         "training": _training(study),
         "calibration": _calibration(study, shown),
         "truth": _truth(study, head),
+        "controls": _controls(study),
     }
     return {
         section: [
@@ -233,6 +238,41 @@ def _forest(study: StudyFiles, head: Headline) -> Iterator[_Drawn]:
     alt = "AUC with its interval. " + "; ".join(f"{s.title} {s.text}" for s in head.scores) + "."
     figure = figures.forest_figure(estimates, best.value if best else None)
     yield "forest", "AUC of each modality alone and of their fusion", "", alt, figure
+
+
+def _control_estimates(study: StudyFiles) -> list[figures.Estimate]:
+    """Lines of the forest plot: the controls, and what source and traits alone predict."""
+    found = []
+    for modality, part in controls_by_modality(study):
+        lines = [
+            figures.Estimate(
+                control_title(row), modality, row["value"], known(row["low"]), known(row["high"])
+            )
+            for row in iterate(part)
+            if known(row["value"]) is not None
+        ]
+        lines += [
+            figures.Estimate(f"{check.id.split('.')[1].capitalize()} alone, no content", "fusion",
+                     check.value, check.low, check.high)
+            for check in shortcut_checks(study, modality)
+            if check.value is not None
+        ]  # fmt: skip
+        for place, line in enumerate(lines):
+            heading = MODALITY_TITLES[modality] if place == 0 else ""
+            heading = heading[:1].upper() + heading[1:]
+            found.append(
+                figures.Estimate(line.title, line.key, line.value, line.low, line.high, heading)
+            )
+    return found
+
+
+def _controls(study: StudyFiles) -> Iterator[_Drawn]:
+    estimates = _control_estimates(study)
+    if not estimates:
+        return
+    alt = "; ".join(f"{e.heading} {e.title} {number(e.value)}".strip() for e in estimates)
+    figure = figures.forest_figure(estimates, 0.5)
+    yield "controls", "What is left when the disease is taken out", "", f"AUC. {alt}.", figure
 
 
 def truth_scores(study: StudyFiles, head: Headline) -> list[tuple[Score, float]]:

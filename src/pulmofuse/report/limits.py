@@ -23,6 +23,7 @@ CHECK_TITLES: dict[str, str] = {
     "leakage.patient": "Leakage of patients",
     "leakage.exact_duplicate": "Leakage of equal files",
     "leakage.near_duplicate": "Leakage of nearly equal files",
+    "leakage.series": "Leakage of volumes",
     "labels.contradiction": "Contradicting labels",
     "confounding.source": "Label from the source alone",
     "confounding.traits": "Label from acquisition traits alone",

@@ -22,6 +22,8 @@ from pulmofuse.schema import Exclusion, Modality, Split
 _PREDICTION_COLUMNS = ("patient_id", "split", "subset", "method", "simulated", "y_true", "y_pred")
 _METRIC_COLUMNS = ("subset", "method", "split", "site", "metric", "value", "low", "high")
 _EXCLUSION_COLUMNS = tuple(Exclusion.__dataclass_fields__)
+_REMARK_COLUMNS = ("path", "modality", "source", "kind", "reason", "remedy", "excluded")
+_CONTROL_COLUMNS = ("modality", "control", "method", "value", "low", "high", "n_patients", "detail")
 _AGAIN = "run the study again; finished steps are kept"
 
 
@@ -105,6 +107,8 @@ class StudyFiles:
     excluded: pd.DataFrame | None
     metrics: pd.DataFrame
     audit: Audit | None
+    controls: pd.DataFrame | None
+    remarks: pd.DataFrame | None
     history: dict[str, pd.DataFrame]
     examples: tuple[Example, ...]
     explanations: tuple[Explanation, ...]
@@ -156,6 +160,8 @@ def read_study(folder: Path) -> StudyFiles:
         excluded=_table(folder, "excluded.csv", absent, _EXCLUSION_COLUMNS),
         metrics=_metrics(folder, absent),
         audit=_audit(folder, absent),
+        controls=_controls(folder, absent),
+        remarks=_table(folder, "remarks.csv", absent, _REMARK_COLUMNS),
         history=_history(folder, absent, predictions),
         examples=_examples(folder, absent),
         explanations=_explanations(folder, absent),
@@ -253,6 +259,15 @@ def _metrics(folder: Path, absent: dict[str, str]) -> pd.DataFrame:
     frame = pd.DataFrame(_json(path)).reindex(columns=columns)
     for column in ("value", "low", "high", "n_patients"):
         frame[column] = pd.to_numeric(frame[column], errors="coerce")
+    return frame
+
+
+def _controls(folder: Path, absent: dict[str, str]) -> pd.DataFrame | None:
+    frame = _table(folder, "controls.csv", absent, _CONTROL_COLUMNS)
+    if frame is None:
+        return None
+    numbers = ["value", "low", "high", "n_patients"]
+    frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
     return frame
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pulmofuse.config import dump_config
 from pulmofuse.files import write_text
-from pulmofuse.report import data_tables, names
+from pulmofuse.report import data_tables, doubts, names
 from pulmofuse.report.environment import environment
 from pulmofuse.report.limits import check_title, limits, suspicions
 from pulmofuse.report.results import answer, headline, result_tables, site_table
@@ -73,6 +73,10 @@ def _context(study: StudyFiles) -> dict[str, Any]:
         "galleries": data_tables.galleries(study),
         "explained": data_tables.explained(study),
         "left_out": data_tables.left_out(study),
+        "controls": doubts.control_rows(study),
+        "odd": doubts.odd_rows(study),
+        "leaks": doubts.accepted_leaks(study),
+        "has_audit_page": (study.folder / "audit.html").is_file(),
         "config_text": dump_config(study.config) if study.config else "",
         "confidence": study.config.evaluation.confidence if study.config else 0.95,
         "fused_by": names.method_title(head.fused.method) if head.fused else "",

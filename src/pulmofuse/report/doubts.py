@@ -1,0 +1,132 @@
+"""What speaks against a model: negative controls, matched patients, odd files, accepted leaks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from pulmofuse.report.names import MODALITY_TITLES, subset_title, with_interval
+from pulmofuse.report.study_files import Check, StudyFiles
+from pulmofuse.schema import iterate
+
+#: Words of the controls and of how they were scored, in the order of the report.
+CONTROL_TITLES = {
+    "none": "Everything",
+    "matched": "Matched patients",
+    "lungs_only": "Lungs only",
+    "lungs_blanked": "Lungs blanked",
+    "border_only": "Borders only",
+    "between_coughs": "Between the coughs",
+}
+_METHOD_TITLES = {"model": "the model", "probe": "a probe"}
+#: What knows nothing of disease: an AUC above chance is a shortcut.
+SHORTCUTS = ("lungs_blanked", "border_only", "between_coughs")
+
+_LEAKS = ("leakage.", "labels.contradiction")
+
+
+@dataclass(frozen=True)
+class ControlRow:
+    """One control of one modality."""
+
+    modality: str
+    key: str
+    title: str
+    text: str
+    n_patients: int
+    detail: str
+    shortcut: bool
+    first: bool
+
+
+@dataclass(frozen=True)
+class OddRow:
+    """Odd files of one modality and kind."""
+
+    modality: str
+    kind: str
+    files: int
+    left_out: int
+    example: str
+
+
+def control_rows(study: StudyFiles) -> list[ControlRow]:
+    """Every control, by modality."""
+    rows = []
+    for modality, part in controls_by_modality(study):
+        for place, row in enumerate(iterate(part)):
+            rows.append(
+                ControlRow(
+                    modality=subset_title(modality),
+                    key=modality,
+                    title=control_title(row),
+                    text=_figure(row),
+                    n_patients=int(row["n_patients"]),
+                    detail=str(row["detail"]),
+                    shortcut=row["control"] in SHORTCUTS,
+                    first=place == 0,
+                )
+            )
+    return rows
+
+
+def odd_rows(study: StudyFiles) -> list[OddRow]:
+    """Odd files by modality and kind, the most first."""
+    if study.remarks is None or study.remarks.empty:
+        return []
+    rows = []
+    for (modality, kind), part in study.remarks.groupby(["modality", "kind"]):
+        rows.append(
+            OddRow(
+                modality=subset_title(str(modality)),
+                kind=str(kind).replace("_", " "),
+                files=int(part["path"].nunique()),
+                left_out=int((part["excluded"] == "True").sum()),
+                example=f"{part['path'].iloc[0]}: {part['reason'].iloc[0]}",
+            )
+        )
+    return sorted(rows, key=lambda row: -row.files)
+
+
+def accepted_leaks(study: StudyFiles) -> list[Check]:
+    """Leaks that the study went on with; empty where there are none."""
+    checks = study.audit.checks if study.audit else ()
+    return [c for c in checks if c.id.startswith(_LEAKS) and c.verdict == "fail"]
+
+
+def controls_by_modality(study: StudyFiles) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Controls of each modality in the order of `CONTROL_TITLES`, the model before the probe."""
+    if study.controls is None:
+        return
+    order = {name: place for place, name in enumerate(CONTROL_TITLES)}
+    for modality in MODALITY_TITLES:
+        part = study.controls[study.controls["modality"] == modality]
+        if len(part):
+            places = part["control"].map(order).fillna(len(order))
+            yield modality, part.assign(place=places).sort_values(["place", "method"])
+
+
+def control_title(row: dict[str, Any]) -> str:
+    """What was left to see, and who looked."""
+    control, method = str(row["control"]), str(row["method"])
+    return f"{CONTROL_TITLES.get(control, control)}, {_METHOD_TITLES.get(method, method)}"
+
+
+def _figure(row: dict[str, Any]) -> str:
+    value = known(row["value"])
+    return "–" if value is None else with_interval(value, known(row["low"]), known(row["high"]))
+
+
+def known(value: object) -> float | None:
+    """A finite number, or null."""
+    return float(value) if isinstance(value, float | int) and math.isfinite(value) else None
+
+
+def shortcut_checks(study: StudyFiles, modality: str) -> list[Check]:
+    """The audit's checks of what tells the classes apart without any content."""
+    checks = study.audit.checks if study.audit else ()
+    return [c for c in checks if c.id.startswith("confounding.") and c.modality == modality]
