@@ -162,7 +162,7 @@ def scan(root: Path) -> Scan:
             excluded.append(not_on_disk(key, Modality.CT, _NAME, lists[split].name, remedy))
         else:
             rows.append(_row(path, name, label, split, patients))
-    excluded += [not_named(path, Modality.CT, _NAME, "no list") for path in on_disk.values()]
+    excluded += [not_named(path, Modality.CT, _NAME) for path in on_disk.values()]
     return Scan(manifest_frame(rows), tuple(excluded))
 
 

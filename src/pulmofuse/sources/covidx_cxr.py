@@ -136,8 +136,7 @@ def scan(root: Path) -> Scan:
                 excluded.append(not_on_disk(key, Modality.CXR, _NAME, list_path.name, remedy))
             else:
                 rows.append(_row(path, split, entry))
-    table = "no list" if len(lists) > 1 else next(iter(lists.values())).name
-    excluded += [not_named(path, Modality.CXR, _NAME, table) for path in on_disk.values()]
+    excluded += [not_named(path, Modality.CXR, _NAME) for path in on_disk.values()]
     return Scan(manifest_frame(rows), tuple(excluded))
 
 

@@ -86,9 +86,9 @@ def not_on_disk(path: str, modality: Modality, source: str, table: str, remedy: 
     return Exclusion(path, modality.value, source, "scan", reason, remedy)
 
 
-def not_named(path: str, modality: Modality, source: str, table: str) -> Exclusion:
-    """The exclusion of a file that no table names, so that it has no label."""
-    reason = f"{table} does not name it"
+def not_named(path: str, modality: Modality, source: str, table: str | None = None) -> Exclusion:
+    """The exclusion of a file without a label: `table`, or none of several lists, names it."""
+    reason = f"{table} does not name it" if table else "no list names it"
     return Exclusion(path, modality.value, source, "scan", reason, "nothing: it has no label")
 
 

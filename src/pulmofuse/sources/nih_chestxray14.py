@@ -165,7 +165,6 @@ def scan(root: Path) -> Scan:
     listed, splits = _read_lists(root)
     table = next((name for name in _TABLES if (root / name).is_file()), None)
     about = _read_table(root / table) if table else listed
-    naming = table or "no list"
     if not about:
         why = "there is neither a Data_Entry_2017 table nor a list with labels"
         raise SourceError(root, why, _OBTAIN)
@@ -178,9 +177,9 @@ def scan(root: Path) -> Scan:
             excluded.append(fault)
         elif path is not None:
             rows.append(_row(name, path, row, splits.get(name)))
-    excluded += [not_named(path, Modality.CXR, _NAME, naming) for path in on_disk.values()]
+    excluded += [not_named(path, Modality.CXR, _NAME, table) for path in on_disk.values()]
     excluded += [
-        not_named(f"images/{name}", Modality.CXR, _NAME, naming)
+        not_named(f"images/{name}", Modality.CXR, _NAME, table)
         for name in sorted(splits.keys() - about.keys() - on_disk.keys())
     ]
     return Scan(manifest_frame(rows), tuple(excluded))
