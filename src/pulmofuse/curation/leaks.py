@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
-from pulmofuse.curation.audit import Audit
 from pulmofuse.curation.copies import join_pairs, patient_groups, series_keys
 from pulmofuse.errors import LeakageFound
 from pulmofuse.schema import Exclusion, Split, iterate
@@ -14,18 +16,21 @@ from pulmofuse.schema import Exclusion, Split, iterate
 _LEAKS = ("leakage.", "labels.contradiction")
 
 
-def stop_on_leaks(audit: Audit) -> None:
+def stop_on_leaks(checks: Iterable[Mapping[str, Any]]) -> None:
     """Refuse to go on with a split that leaks.
+
+    Args:
+        checks: of `audit.json`, or `Audit.to_json()["checks"]`.
 
     Raises:
         LeakageFound: a check of leakage or of contradicting labels failed.
     """
-    failed = [c for c in audit.checks if c.id.startswith(_LEAKS) and c.verdict == "fail"]
+    failed = [c for c in checks if str(c["id"]).startswith(_LEAKS) and c["verdict"] == "fail"]
     if failed:
-        counts = ", ".join(f"{check.id} {check.value or 0:,.0f}" for check in failed)
+        counts = ", ".join(f"{check['id']} {check['value'] or 0:,.0f}" for check in failed)
         raise LeakageFound(
             f"the audit ({counts})",
-            " ".join(check.detail for check in failed),
+            " ".join(str(check["detail"]) for check in failed),
             "--drop-leaks drops the training copies, --accept-leaks goes on and prints it on every"
             " page",
         )

@@ -1,87 +1,90 @@
 """Splits by patient: a person is in train, in val or in test, never in two of them.
 
-A split that a data set publishes is kept, because figures are compared on it. The other patients
-are dealt by iterative stratification (Sechidis, Tsoumakas & Vlahavas 2011, "On the stratification
-of multi-label data"): a patient belongs to one *cell* per (modality, class) of their records and
-to one per (set of modalities, rarest class), and the rarest cell is dealt first. So every modality,
-every class and every combination of modalities gets its share of each split, counted in patients.
+A split that a data set publishes is kept, because figures are compared on it; the other patients
+are dealt by iterative stratification (`stratify`). Three further methods answer other questions and
+pass over published splits: folds (every patient is tested once), sources or sites held out (does it
+work elsewhere?), and the newest patients (would it have worked tomorrow?).
 
-The deal hangs on the seed and the patients' names only, not on the order of rows.
+Who counts as one patient may be widened by *groups*: people who share a copy of a file or the
+slices of one volume (`copies.patient_groups`) stay on one side.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Mapping
 
 import pandas as pd
 
 from pulmofuse.config import SplitConfig
+from pulmofuse.curation.stratify import Cells, cells_of, count, deal, need_patients, shuffled
 from pulmofuse.errors import StudyError
-from pulmofuse.schema import Split, subset_name
+from pulmofuse.schema import Split
 
 #: Training, validation and test need one patient each.
 _MIN_PATIENTS = len(Split)
 
-#: (modality or set of modalities, class)
-Cell = tuple[str, str]
-Cells = Mapping[str, frozenset[Cell]]
+_ONE_EACH = "train, val and test need one each"
+
+#: With two folds the next one is all that there is to train on, so validation takes half at most.
+_MOST_OF_LAST_FOLD = 0.5
+
+_Dealt = Mapping[str, str]
 
 
 def assign_splits(
-    manifest: pd.DataFrame, target: pd.Series, config: SplitConfig, seed: int
+    manifest: pd.DataFrame,
+    target: pd.Series,
+    config: SplitConfig,
+    seed: int,
+    groups: pd.Series | None = None,
 ) -> pd.DataFrame:
-    """Put every record into train, val or test.
+    """Put every record into train, val or test, by `config.method`.
 
-    Rows with a published split keep it, and the patient's other rows follow. A source whose rows
-    are all published, with a training and a test part but no validation part, gives
+    "stratified": rows with a published split keep it, and the patient's other rows follow. A source
+    whose rows are all published, with a training and a test part but no validation part, gives
     val / (1 - test) of its training patients to validation: the ratio of train to val is then the
     one of a split made here. A patient whom a published split puts in two splits stays so, for the
-    audit to report.
+    audit to report. The other methods pass over published splits:
+
+    "kfold": fold `fold` of `folds` is the test set; validation is `val` of all patients, taken from
+    the next fold, so that no two runs share a test patient nor (up to val = 1 / folds) a
+    validation patient.
+
+    "held_out": everybody with a record of the named sources or sites is tested; of the others
+    val / (1 - test) is validation. A modality in which nothing is held out is dealt as if nothing
+    were published.
+
+    "time": in each modality the `test` share of patients with the latest records is tested; of the
+    others, those without a date included, val / (1 - test) is validation.
 
     Args:
         manifest: checked records; `split` is null where none is published.
         target: class name per record, with the manifest's index.
-        config: shares of the patients.
+        config: method and shares of the patients.
         seed: of the deal.
+        groups: who must stay together, with the manifest's index; None: the patients.
 
     Returns:
         A copy of the manifest with `split` filled in.
 
     Raises:
-        StudyError: a record has no class, or a class has fewer than three patients in a modality.
+        StudyError: a record has no class, a class has too few patients in a modality, a held out
+            name is not there, or no record of a modality has a date.
     """
-    classes = target.reindex(manifest.index)
-    if classes.isna().any():
-        raise StudyError(
-            f"{int(classes.isna().sum())} records",
-            "have no class of the study",
-            "leave out records whose label is not mapped",
-        )
-    table = pd.DataFrame(
-        {
-            "patient": manifest["patient_id"].astype(str),
-            "modality": manifest["modality"].astype(str),
-            "class": classes.astype(str),
-            "source": manifest["source"].astype(str),
-            "split": [None if pd.isna(split) else str(split) for split in manifest["split"]],
-        }
-    ).astype(object)
-    cells = _cells(table)
-    table["split"] = _carve_validation(table, cells, config, seed)
-    published = _published(table)
-    open_patients = {name: c for name, c in cells.items() if name not in published}
-    taken = {name: cells[name] for name in published}
-    have = {split: _count(taken, published, split) for split in Split}
-    shares = {
-        Split.TRAIN: 1 - config.test - config.val,
-        Split.VAL: config.val,
-        Split.TEST: config.test,
-    }
-    dealt = published | _deal(open_patients, shares, have, seed)
-    filled = table["split"].where(table["split"].notna(), table["patient"].map(dealt))
+    table = _table(manifest, target.reindex(manifest.index), groups)
+    cells = cells_of(table)
+    if config.method == "stratified":
+        filled = _stratified(table, cells, config, seed)
+    elif config.method == "kfold":
+        filled = table["patient"].map(_kfold(table, cells, config, seed))
+    elif config.method == "held_out":
+        filled = table["patient"].map(_held_out(table, cells, config, seed))
+    else:
+        filled = table["patient"].map(_newest(table, cells, config, seed))
     return manifest.assign(split=filled.astype(object))
 
 
@@ -94,42 +97,129 @@ def split_hash(manifest: pd.DataFrame) -> str:
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]
 
 
-def _cells(table: pd.DataFrame) -> Cells:
-    """Cells of each patient; refuses a class that cannot be in all three splits."""
-    pairs: dict[str, set[Cell]] = defaultdict(set)
-    for patient, modality, name in zip(
-        table["patient"], table["modality"], table["class"], strict=True
-    ):
-        pairs[patient].add((modality, name))
-    counts = Counter(pair for own in pairs.values() for pair in own)
-    for (modality, name), n in sorted(counts.items(), key=lambda item: (item[1], item[0])):
-        if n < _MIN_PATIENTS:
-            raise StudyError(
-                f"class {name} in {modality}",
-                f"{n} patient{'s' if n > 1 else ''}, and train, val and test need one each",
-                f"add {modality} data of {name}, or leave the class or the modality out",
-            )
-    # A patient can change class between records; the rarest of them is the one to spread evenly.
-    class_counts = Counter(name for own in pairs.values() for name in {c for _, c in own})
-    return {
-        patient: frozenset(
-            own
-            | {
-                (
-                    subset_name(modality for modality, _ in own),
-                    min({name for _, name in own}, key=lambda name: (class_counts[name], name)),
-                )
-            }
+def _table(manifest: pd.DataFrame, classes: pd.Series, groups: pd.Series | None) -> pd.DataFrame:
+    """What splitting needs to know of each record, as text; null for what is not known."""
+    if classes.isna().any():
+        raise StudyError(
+            f"{int(classes.isna().sum())} records",
+            "have no class of the study",
+            "leave out records whose label is not mapped",
         )
-        for patient, own in pairs.items()
+    patients = manifest["patient_id"] if groups is None else groups.reindex(manifest.index)
+    columns = {"patient": patients, "class": classes}
+    columns |= {name: manifest[name] for name in ("modality", "source")}
+    absent = pd.Series(None, index=manifest.index, dtype=object)
+    optional = {name: manifest.get(name, absent) for name in ("split", "site", "date")}
+    table = {name: column.astype(str).astype(object) for name, column in columns.items()}
+    for name, column in optional.items():
+        table[name] = column.astype(object).where(column.notna(), None)
+    return pd.DataFrame(table).astype(object)
+
+
+def _stratified(table: pd.DataFrame, cells: Cells, config: SplitConfig, seed: int) -> pd.Series:
+    """Published splits, and a stratified deal of the other patients."""
+    need_patients(table, _MIN_PATIENTS, _ONE_EACH)
+    split = _carve_validation(table, cells, config, seed)
+    published = _published(table.assign(split=split))
+    have = {
+        part.value: count({p: cells[p] for p, own in published.items() if own == part})
+        for part in Split
     }
+    rest = {name: own for name, own in cells.items() if name not in published}
+    dealt = published | deal(rest, _shares(config), have, seed)
+    return split.where(split.notna(), table["patient"].map(dealt))
+
+
+def _kfold(table: pd.DataFrame, cells: Cells, config: SplitConfig, seed: int) -> _Dealt:
+    """One fold for the test, a part of the next one for validation, the others for training."""
+    k = config.folds
+    need_patients(table, max(k, _MIN_PATIENTS), f"{k} folds need one each")
+    folds = deal(cells, dict.fromkeys(range(k), 1 / k), {}, seed)
+    dealt = dict.fromkeys(cells, Split.TRAIN.value)
+    following = {name: own for name, own in cells.items() if folds[name] == (config.fold + 1) % k}
+    share = min(config.val * k, 1.0 if k > 2 else _MOST_OF_LAST_FOLD)
+    others = {n: own for n, own in cells.items() if n not in following and folds[n] != config.fold}
+    dealt |= _two_parts(following, share, count(others), seed)
+    return dealt | {name: Split.TEST.value for name in cells if folds[name] == config.fold}
+
+
+def _held_out(table: pd.DataFrame, cells: Cells, config: SplitConfig, seed: int) -> _Dealt:
+    """Sources or sites for the test, the others for training and validation."""
+    names = set(table["source"]) | set(table["site"].dropna())
+    for name in config.held_out:
+        if name not in names:
+            near = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.0)
+            raise StudyError(
+                f"split.held_out: {name}",
+                "no record is of a source or site of this name",
+                f"the nearest name is {near[0]}" if near else "look at the manifest",
+            )
+    out = table["source"].isin(config.held_out) | table["site"].isin(config.held_out)
+    test = set(table.loc[out, "patient"])
+    rest = table[~table["patient"].isin(test)]
+    touched = set(table.loc[table["patient"].isin(test), "modality"])
+    need_patients(table, 2, "train and val need one each that is not held out", cells.keys() - test)
+    free_rows = table[~table["modality"].isin(touched)]
+    if len(free_rows):
+        need_patients(free_rows, _MIN_PATIENTS, _ONE_EACH)
+    bound = set(rest.loc[rest["modality"].isin(touched), "patient"])
+    free = {name: cells[name] for name in set(rest["patient"]) - bound}
+    dealt = _two_parts({name: cells[name] for name in bound}, _val_share(config), None, seed)
+    dealt |= deal(free, _shares(config), {}, seed) if free else {}
+    return dealt | dict.fromkeys(test, Split.TEST.value)
+
+
+def _newest(table: pd.DataFrame, cells: Cells, config: SplitConfig, seed: int) -> _Dealt:
+    """The newest patients of each modality for the test, the others for training and validation.
+
+    A patient is as new as the latest of their records in a modality, and equal dates are told apart
+    by the seed; so nothing that is trained on is newer than the `test` share with the latest dates.
+    """
+    need_patients(table, _MIN_PATIENTS, _ONE_EACH)
+    test: set[str] = set()
+    for modality, rows in table.groupby("modality", sort=True):
+        latest = rows.dropna(subset=["date"]).groupby("patient")["date"].max()
+        if latest.empty:
+            raise StudyError(
+                f"{modality} records",
+                "none has a date, and split.method is time",
+                "add the column `date` to the manifest, or choose another method",
+            )
+        by_chance = {name: place for place, name in enumerate(shuffled(latest.index, seed))}
+        ordered = sorted(latest.index, key=lambda name: (latest[name], by_chance[name]))
+        n_test = max(1, round(config.test * len(ordered)))
+        test |= set(ordered[-n_test:])
+    older = {name: own for name, own in cells.items() if name not in test}
+    need_patients(table, 2, "train and val need one each that is not among the newest", older)
+    dealt = _two_parts(older, _val_share(config), None, seed)
+    return dealt | dict.fromkeys(test, Split.TEST.value)
+
+
+def _shares(config: SplitConfig) -> dict[str, float]:
+    return {
+        Split.TRAIN.value: 1 - config.test - config.val,
+        Split.VAL.value: config.val,
+        Split.TEST.value: config.test,
+    }
+
+
+def _val_share(config: SplitConfig) -> float:
+    """Share of validation among the patients that are not tested."""
+    return config.val / (1 - config.test)
+
+
+def _two_parts(
+    patients: Cells, val: float, in_train: Mapping[tuple[str, str], int] | None, seed: int
+) -> dict[str, str]:
+    """Deal patients to validation (a share of `val`) and training, which may hold some already."""
+    have = {Split.TRAIN.value: Counter(in_train or {})}
+    return deal(patients, {Split.TRAIN.value: 1 - val, Split.VAL.value: val}, have, seed)
 
 
 def _carve_validation(
     table: pd.DataFrame, cells: Cells, config: SplitConfig, seed: int
 ) -> pd.Series:
     """Published splits, with validation taken from training where a source publishes none."""
-    share = config.val / (1 - config.test)
     split = table["split"].copy()
     for _, rows in table.groupby("source", sort=True):
         published = set(rows["split"])
@@ -137,9 +227,8 @@ def _carve_validation(
             continue
         in_test = set(rows.loc[rows["split"] == Split.TEST, "patient"])
         train = {name: cells[name] for name in set(rows["patient"]) - in_test}
-        shares = {Split.TRAIN: 1 - share, Split.VAL: share}
-        dealt = _deal(train, shares, {part: Counter() for part in shares}, seed)
-        moved = rows["patient"].map(dealt) == Split.VAL
+        dealt = _two_parts(train, _val_share(config), None, seed)
+        moved = rows["patient"].map(dealt) == Split.VAL.value
         split[rows.index[moved]] = Split.VAL.value
     return split
 
@@ -154,73 +243,3 @@ def _published(table: pd.DataFrame) -> dict[str, str]:
     known = table[table["split"].notna()]
     first = known["split"].map(order.index).groupby(known["patient"]).min()
     return {str(patient): order[int(i)] for patient, i in first.items()}
-
-
-def _count(cells: Cells, splits: Mapping[str, str], split: Split) -> Counter[Cell]:
-    """Patients of each cell in one split."""
-    return Counter(c for patient, own in cells.items() if splits[patient] == split for c in own)
-
-
-def _deal(
-    patients: Cells, shares: Mapping[Split, float], have: Mapping[Split, Counter[Cell]], seed: int
-) -> dict[str, str]:
-    """Deal patients to splits by iterative stratification.
-
-    Args:
-        patients: cells of each patient to deal.
-        shares: of each split; they sum to 1.
-        have: patients that each split holds already, by cell.
-        seed: decides the order of the patients.
-    """
-    members: dict[Cell, set[str]] = defaultdict(set)
-    for patient, own in patients.items():
-        for cell in own:
-            members[cell].add(patient)
-    wanted = {
-        cell: _quotas(len(names), shares, {s for s in shares if have[s][cell]})
-        for cell, names in members.items()
-    }
-    dealt: dict[str, str] = {}
-    while open_cells := [cell for cell, names in members.items() if names]:
-        rarest = min(open_cells, key=lambda cell: (len(members[cell]), cell))
-        for patient in _shuffled(members[rarest], seed):
-            own = patients[patient]
-            split = _neediest(rarest, own, wanted)
-            dealt[patient] = split.value
-            for cell in own:
-                wanted[cell][split] -= 1
-                members[cell].discard(patient)
-    return dealt
-
-
-def _neediest(
-    rarest: Cell, own: Collection[Cell], wanted: Mapping[Cell, dict[Split, int]]
-) -> Split:
-    """Split with the largest open quota of the rarest cell; of equals, of all the patient's."""
-    return max(
-        wanted[rarest],
-        key=lambda split: (wanted[rarest][split], sum(wanted[cell][split] for cell in own)),
-    )
-
-
-def _quotas(n: int, shares: Mapping[Split, float], held: Collection[Split]) -> dict[Split, int]:
-    """Whole numbers of patients per split that sum to `n` (largest remainders).
-
-    No split stays empty while another can spare a patient; `held` splits have some already.
-    """
-    exact = {split: n * share for split, share in shares.items()}
-    quotas = {split: int(value) for split, value in exact.items()}
-    by_remainder = sorted(shares, key=lambda split: quotas[split] - exact[split])
-    for split in by_remainder[: n - sum(quotas.values())]:
-        quotas[split] += 1
-    for split in (s for s in shares if s not in held and not quotas[s]):
-        donor = max(shares, key=lambda s: quotas[s] - (s not in held))
-        if quotas[donor] > (donor not in held):
-            quotas[donor] -= 1
-            quotas[split] += 1
-    return quotas
-
-
-def _shuffled(patients: Collection[str], seed: int) -> list[str]:
-    """Patients in an order that hangs on the seed and their own names only."""
-    return sorted(patients, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
