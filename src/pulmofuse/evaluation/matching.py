@@ -23,8 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pulmofuse.config import EvaluationConfig
 from pulmofuse.curation.check import two_digits
-from pulmofuse.evaluation.bootstrap import cluster_weights, percentile_interval
 from pulmofuse.evaluation.comparison import PER_RECORD, Row
+from pulmofuse.evaluation.intervals import patient_interval
 from pulmofuse.schema import Split, class_columns
 from pulmofuse.statistics import FloatArray, divide, weighted_auc
 
@@ -43,9 +43,6 @@ AGE_BAND = 10
 
 #: Two records that both say nothing are alike in that, and only in that.
 UNKNOWN = "unknown"
-
-#: Bootstrap weights held at once; 4 million float64 are 32 MB per intermediate array.
-_BLOCK = 4_000_000
 
 
 def coarsened(records: pd.DataFrame) -> pd.DataFrame:
@@ -224,7 +221,9 @@ class _Part:
         n_patients = 0
         if n_matched >= MIN_PATIENTS:
             value = float(self._auc(strata, None))
-            low, high = self._interval(strata, config, seed)
+            low, high = patient_interval(
+                lambda weights: self._auc(strata, weights), self.patients, config, seed
+            )
             used = np.any([matched_weights(t, strata) > 0 for t in self.targets.T], axis=0)
             n_patients = len(set(self.patients[used]))
         defined = bool(np.isfinite(value))
@@ -243,15 +242,6 @@ class _Part:
             "n_matched": n_matched,
             "detail": self._words(names, remarks, value if defined else None, n_matched),
         }
-
-    def _interval(
-        self, strata: NDArray[np.intp], config: EvaluationConfig, seed: int
-    ) -> tuple[float, float]:
-        weights = cluster_weights((self.patients,), config.bootstrap, seed)
-        step = max(1, _BLOCK // max(1, len(self.patients)))
-        blocks = [weights[start : start + step] for start in range(0, len(weights), step)]
-        replicates = np.concatenate([self._auc(strata, block) for block in blocks])
-        return percentile_interval(replicates, config.confidence)
 
     def _words(
         self, names: list[str], remarks: list[str], value: float | None, n_matched: int

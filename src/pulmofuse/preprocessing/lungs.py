@@ -8,7 +8,10 @@ convex hull of all of them, mediastinum included, closes over consolidated lung,
 
 *Chest X-ray*: a white lung has no dark region to find, so the outline of a pair of lungs is moved
 and scaled over the image and put where image and outline correlate best (template matching,
-Lewis 1995); the hulls of the dark regions that overlap it are added.
+Lewis 1995); the hulls of the dark regions that overlap it are added, and their mirror image.
+
+Disease must not shrink the mask, which would leave the disease to be seen and make the mask's own
+shape a label: hence the hulls, the mirror images and a least height.
 
 Where what was found cannot be lungs by its size or its fit, a central box that covers the lungs of
 nearly every image stands in, and the caller is told.
@@ -65,6 +68,8 @@ _WIDTHS = (0.46, 0.54, 0.62, 0.70, 0.78, 0.86, 0.94)
 _MARGIN = 0.07
 #: Standard deviation of the surroundings that local contrast is taken against.
 _SURROUNDINGS = 0.18
+#: A pair of lungs that is lower than this share of its width has white bases: it reaches further.
+_LEAST_ASPECT = 0.9
 #: Least correlation of image and outline.
 _LEAST_FIT = 0.35
 #: Dark regions are looked for this far around the outline; openings of this radius part them from
@@ -124,9 +129,10 @@ def _ct_lungs(image: ByteArray) -> ByteArray | None:
 
 def _cxr_lungs(image: ByteArray) -> ByteArray | None:
     """Fitted outline and the dark regions that belong to it, 0 or 1; None where nothing fits."""
-    outline = _fitted_outline(image)
-    if outline is None:
+    fitted = _fitted_outline(image)
+    if fitted is None:
         return None
+    outline, midline = fitted
     near = cv2.dilate(outline, _disc(_NEAR)).astype(bool)
     threshold, _ = cv2.threshold(image[near][:, None], 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     dark = np.asarray((image <= threshold) & near, np.uint8)
@@ -135,11 +141,14 @@ def _cxr_lungs(image: ByteArray) -> ByteArray | None:
     for part in _parts(dark, _CXR_PART * _SIDE**2):
         if part[outline > 0].sum() >= _OVERLAP * part.sum():
             lungs |= _hull(part)
-    return lungs
+    # Where one lung is white, in part or all of it, the other one shows how far it reaches.
+    across = np.array([[-1.0, 0.0, 2 * midline], [0.0, 1.0, 0.0]])
+    mirrored = cv2.warpAffine(lungs, across, (_SIDE, _SIDE), flags=cv2.INTER_NEAREST)
+    return np.maximum(lungs, np.asarray(mirrored, dtype=np.uint8))
 
 
-def _fitted_outline(image: ByteArray) -> ByteArray | None:
-    """The outline of a pair of lungs where it correlates best with a dark-lunged image."""
+def _fitted_outline(image: ByteArray) -> tuple[ByteArray, float] | None:
+    """The outline of a pair of lungs where it correlates best with the image, and its midline."""
     small = cv2.resize(image, (_FIT_SIDE, _FIT_SIDE), interpolation=cv2.INTER_AREA)
     margin = round(_MARGIN * _FIT_SIDE)
     # Lungs may reach the edge of the film, the margin of the outline then lies beyond it.
@@ -153,11 +162,10 @@ def _fitted_outline(image: ByteArray) -> ByteArray | None:
             best, place = float(peak), (top, left, height, width)
     if place is None:
         return None
-    top, left, height, width = place
-    scale = _SIDE // _FIT_SIDE
+    top, left, height, width = (pixels * _SIDE // _FIT_SIDE for pixels in place)
     mask = np.zeros((_SIDE, _SIDE), np.uint8)
-    _draw_pair(mask, left * scale, top * scale, width * scale, height * scale)
-    return mask
+    _draw_pair(mask, left, top, width, max(height, round(_LEAST_ASPECT * width)))
+    return mask, left + width / 2
 
 
 def _local_contrast(plane: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
