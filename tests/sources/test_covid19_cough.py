@@ -36,6 +36,7 @@ def test_table_and_disk_must_agree(tmp_path: Path) -> None:
         "raw/b.mp3": "metadata.json names it, but it is not on disk",
         "raw/stray.mp3": "metadata.json does not name it",
     }
+    assert any("get this file from https://github.com/" in e.remedy for e in scan.excluded)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pulmofuse.errors import SourceError
@@ -126,6 +127,39 @@ def test_what_is_left_out_says_why(tmp_path: Path) -> None:
     assert "does not name it" in found["images/stray.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("published", "date"),
+    [
+        ("2020", "2020"),
+        ("March 10, 2020", "2020-03-10"),
+        ("Mar 3, 2020", "2020-03-03"),
+        ("12 March 2020", "2020-03-12"),
+        ("March 2003", "2003-03"),
+        ("03/16/20", "2020-03-16"),
+        ("3/7/2020", "2020-03-07"),
+        ("January 12", None),
+        ("?", None),
+        ("", None),
+    ],
+)
+def test_dates(tmp_path: Path, published: str, date: str | None) -> None:
+    root = cohen_tree(tmp_path, [row("1", "a.jpg")])
+    table = pd.read_csv(root / "metadata.csv", dtype=str).assign(date=published)
+    table.to_csv(root / "metadata.csv", index=False)
+    assert scan_source("covid_chestxray", root).records["date"].tolist() == [date]
+
+
+def test_a_missing_file_is_to_be_had_from_two_places(tmp_path: Path) -> None:
+    root = cohen_tree(tmp_path, [row("1", "a.jpg")], missing=["a.jpg"])
+    table = pd.read_csv(root / "metadata.csv", dtype=str).assign(url="https://example.org/case/4")
+    table.to_csv(root / "metadata.csv", index=False)
+    (left_out,) = scan_source("covid_chestxray", root).excluded
+    assert left_out.remedy == (
+        "get this file from https://github.com/ieee8023/covid-chestxray-dataset or"
+        " https://example.org/case/4"
+    )
+
+
 @pytest.mark.parametrize("gone", ["metadata.csv", "images"])
 def test_a_missing_part_is_named(tmp_path: Path, gone: str) -> None:
     root = cohen_tree(tmp_path, [row("1", "a.jpg")])
@@ -151,6 +185,9 @@ def test_the_published_data(data_root: Path) -> None:
     }
     both = rows.groupby("patient_id")["modality"].nunique() == 2
     assert both.sum() == 17
+    # Counted with the csv module over the rows whose file is there: 527 dates with a year, and
+    # seven cells without one ("?", "January 12").
+    assert rows["date"].notna().sum() == 527
     reasons = [e.reason for e in scan.excluded]
     assert sum("not on disk" in reason for reason in reasons) == 35
     assert sum("twice" in reason for reason in reasons) == 5

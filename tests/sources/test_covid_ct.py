@@ -46,6 +46,7 @@ def test_mismatches_between_split_and_disk_are_excluded(tmp_path: Path) -> None:
         "CT_COVID/c.png": "the official test split names it, but it is not on disk",
         "CT_NonCOVID/extra.png": "no file of the official split names it",
     }
+    assert "unpack Images-processed/CT_COVID.zip again" in {e.remedy for e in scan.excluded}
     assert len(scan.records) == 6
 
 

@@ -22,6 +22,12 @@ def test_every_source_is_found_under_its_own_name_and_describes_itself() -> None
         assert source.labels
 
 
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_size_and_licence_fit_a_cell_of_data_list(name: str) -> None:
+    assert 0 < len(SOURCES[name].size) <= 40
+    assert 0 < len(SOURCES[name].licence) <= 40
+
+
 def test_every_data_sheet_names_its_parts() -> None:
     for source in SOURCES.values():
         sheet = __import__(source.scan.__module__, fromlist=["x"]).__doc__

@@ -6,7 +6,7 @@ Licence: CC0 1.0. Citation: covid19-cough/dataset, https://github.com/covid19-co
 
 Layout:
     ROOT/metadata.json      a list of {filename, covid19, source, verified, asymptomatic, ...}
-    ROOT/raw/*.mp3
+    ROOT/raw/*.mp3          1,324 recordings
 The table rules: a recording that it does not name is excluded, and so is a row without a file.
 
 Labels: `covid19` true is covid19 (682 recordings), false is not_covid19 (642). A negative is
@@ -22,7 +22,15 @@ Known defects:
   label: 71 % of the call-center recordings (8 kHz, two channels) are positive, 30 % of those from
   Telegram (48 kHz, one channel). A classifier that tells the channels apart looks better than it
   is: look at results within each site.
+- The same sound stands there more than once: the 1,324 files have 1,201 distinct contents. 111
+  contents (230 files, the two broken ones apart) stand under both labels: one of the labels is
+  wrong, and which one nobody knows.
 - Two files of 261 bytes are broken as published; reading them fails later and says so.
+- A file is a stretch cut out of a longer call. An older metadata.json in the repository's history
+  has `start_at` and `end_at`, in seconds into the whole call; the published MP3 is that stretch
+  (one annotated as 1.967 s lasts 2.067 s). The README still names these columns; the newest table
+  lacks them, and the whole calls are not published. 098d66e5-..., one of the two broken files,
+  was annotated with its end before its start.
 - The free-text comments are in Russian; some say that the illness was months ago.
 
 How to obtain: clone https://github.com/covid19-cough/dataset.
@@ -47,7 +55,8 @@ from pulmofuse.sources.base import (
 _NAME = "covid19_cough"
 _TABLE = "metadata.json"
 _FOLDER = "raw"
-_OBTAIN = "clone https://github.com/covid19-cough/dataset"
+_URL = "https://github.com/covid19-cough/dataset"
+_OBTAIN = f"clone {_URL}"
 
 
 def scan(root: Path) -> Scan:
@@ -66,7 +75,7 @@ def scan(root: Path) -> Scan:
         path = on_disk.pop(f"{_FOLDER}/{name}", None)
         if path is None:
             reason = f"{_TABLE} names it, but it is not on disk"
-            remedy = "fetch the data set again"
+            remedy = f"get this file from {_URL}"
             excluded.append(Exclusion(f"{_FOLDER}/{name}", "cough", _NAME, "scan", reason, remedy))
         else:
             rows.append(_row(path, label, channel))
@@ -121,9 +130,9 @@ SOURCE = Source(
     labels=(Label.COVID19, Label.NOT_COVID19),
     patients_known=False,
     licence="CC0 1.0",
-    url="https://github.com/covid19-cough/dataset",
+    url=_URL,
     citation="covid19-cough/dataset, https://github.com/covid19-cough/dataset, 2021",
     obtain=_OBTAIN,
-    size="1,324 recordings (682 COVID-19, 642 other), two of them broken as published",
+    size="1,324 recordings, 682 COVID-19",
     scan=scan,
 )

@@ -7,7 +7,7 @@ Licence: per image, column `license` of the table (mostly CC BY-NC-SA or not sta
 Citation: Cohen J.P. et al., COVID-19 Image Data Collection: Prospective Predictions Are the
 Future, arXiv:2006.11988, 2020.
 
-Layout:
+Layout (about 700 images of about 370 patients; it grew over time):
     ROOT/metadata.csv            one row per image; `folder` and `filename` say where it lies
     ROOT/images/*, ROOT/volumes/*.nii.gz
 The table rules: an image that it does not name is excluded, and so is a row without a file (the
@@ -27,7 +27,10 @@ person can have X-ray and CT (22 patients in the table): the only true pairs amo
 Where one file stands in two rows with different patient ids (as published, patients 285 and 339,
 287 and 340), the first row counts, the second is excluded, and the two ids become one patient.
 `view` is as published: PA, AP, AP Supine, L (lateral), Axial, Coronal. `site` is the country, the
-last part of `location`, or null. The offsets, survival and laboratory columns are not used.
+last part of `location`, or null. `date` is as exact as published, mostly the year; dates such as
+03/06/20 have the month first (03/16/20 stands among them); a day without a year is null. It is
+often the date of the article or of the case report. The offsets, survival and laboratory columns
+are not used.
 
 Known defects: patient 380 has both sexes; some rows say view "?"; lateral views are kept and
 should be filtered by `view`; the DarkCovidNet source contains 124 of these images (its copies
@@ -50,6 +53,7 @@ from pulmofuse.sources.base import (
     Source,
     list_files,
     name_key,
+    parse_date,
     read_text_table,
     require_file,
     require_folder,
@@ -57,7 +61,8 @@ from pulmofuse.sources.base import (
 
 _NAME = "covid_chestxray"
 _TABLE = "metadata.csv"
-_OBTAIN = "clone https://github.com/ieee8023/covid-chestxray-dataset"
+_URL = "https://github.com/ieee8023/covid-chestxray-dataset"
+_OBTAIN = f"clone {_URL}"
 _FOLDERS = ("images", "volumes")
 _COLUMNS = (
     "patientid",
@@ -180,7 +185,8 @@ def _row_fault(
     if parse_finding(row["finding"]) is None:
         return f"finding {row['finding']!r} has no label", "report it, so that it can be mapped"
     if key not in on_disk:
-        return f"{_TABLE} names it, but it is not on disk", "fetch the data set again"
+        origin = f" or {row['url']}" if row.get("url") else ""
+        return f"{_TABLE} names it, but it is not on disk", f"get this file from {_URL}{origin}"
     if key in used:
         return f"{_TABLE} names it twice", "nothing: the first row counts"
     return None
@@ -207,6 +213,7 @@ def _row(
         "age": float(age) if pd.notna(age) and 0 <= age <= _OLDEST_YEARS else None,
         "sex": row["sex"] if row["sex"] in {"F", "M"} else None,
         "view": row["view"] if row["view"] not in {"", "?"} else None,
+        "date": parse_date(row.get("date", "")),
     }
 
 
@@ -241,13 +248,13 @@ SOURCE = Source(
         Label.UNKNOWN,
     ),
     patients_known=True,
-    licence="per image, mostly CC BY-NC-SA or not stated",
-    url="https://github.com/ieee8023/covid-chestxray-dataset",
+    licence="per image: CC BY-NC-SA, none, others",
+    url=_URL,
     citation=(
         "Cohen J.P. et al., COVID-19 Image Data Collection: Prospective Predictions Are the"
         " Future, arXiv:2006.11988, 2020"
     ),
     obtain=_OBTAIN,
-    size="about 700 X-ray and CT images of about 370 patients, growing over time",
+    size="about 700 images of 370 patients",
     scan=scan,
 )

@@ -30,7 +30,7 @@ Known defects:
 - The table of COVID images writes 83 of its 349 names without ".png", has sexes with trailing
   blanks, an empty last row with a stray footnote, and ages such as "Young Child" or "40+", which
   become null here. Names on both sides hold "%" and are used as they are.
-- Some images in CT_COVID show other diseases according to their own captions: five panels of a
+- At least 11 images in CT_COVID are not COVID-19 by their own captions: five panels of a
   control group (2020.02.25.20021568-p24-111%5 to %9), two of heart failure
   (2020.03.04.20031047-p12-81%0 and %1) and four of a 2017 mycobacterial infection
   (Talaromyces-marneffei-...-p1-12%0 to %3). They are kept as labelled, so that figures compare
@@ -132,7 +132,8 @@ def _row(
 
 def _missing(path: str, split: Split) -> Exclusion:
     reason = f"the official {split.value} split names it, but it is not on disk"
-    return Exclusion(path, "ct", _NAME, "scan", reason, "unpack the image archives again")
+    archive = path.rpartition("/")[0]
+    return Exclusion(path, "ct", _NAME, "scan", reason, f"unpack {archive}.zip again")
 
 
 def _unnamed(path: str) -> Exclusion:
@@ -203,13 +204,13 @@ SOURCE = Source(
     modalities=(Modality.CT,),
     labels=(Label.COVID19, Label.NOT_COVID19),
     patients_known=True,
-    licence="none stated; the images belong to the articles and sites they were taken from",
+    licence="none stated",
     url="https://github.com/UCSD-AI4H/COVID-CT",
     citation=(
         "He X. et al., Sample-Efficient Deep Learning for COVID-19 Diagnosis Based on CT Scans,"
         " medRxiv 2020.04.13.20063941, 2020"
     ),
     obtain=_OBTAIN,
-    size="746 axial slices of 384 patients (349 COVID-19 of 213, 397 other of 171)",
+    size="746 slices of 384 patients",
     scan=scan,
 )

@@ -27,7 +27,7 @@ Known defects:
   classifier may learn the source instead of the disease.
 - 21 NIH patients stand in both No_findings and Pneumonia (different images): a split by image, as
   in the paper, has the same person on both sides.
-- This copy has 124 Covid-19 images where the paper counts 125 or 127.
+- This copy has 124 Covid-19 images where the paper counts 125 or 127, and 500 of each other class.
 - The Covid-19 images are images of covid_chestxray as well.
 
 How to obtain: https://github.com/muhammedtalo/COVID-19, folder "X-Ray Image DataSet".
@@ -156,13 +156,13 @@ SOURCE = Source(
     modalities=(Modality.CXR,),
     labels=tuple(_CLASSES.values()),
     patients_known=None,
-    licence="none stated; NIH ChestX-ray8 with acknowledgement, others as their article",
+    licence="none stated",
     url="https://github.com/muhammedtalo/COVID-19",
     citation=(
         "Ozturk T. et al., Automated detection of COVID-19 cases using deep neural networks with"
         " X-ray images, Computers in Biology and Medicine 121, 103792, 2020"
     ),
     obtain=_OBTAIN,
-    size="1,124 images: 124 COVID-19, 500 no findings, 500 pneumonia",
+    size="1,124 X-rays, 124 COVID-19",
     scan=scan,
 )

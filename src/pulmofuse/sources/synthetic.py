@@ -318,7 +318,7 @@ SOURCE = Source(
     url="",
     citation="Pulmofuse synthetic cohort",
     obtain=_OBTAIN,
-    size="as configured; 360 patients by default, each with CT, X-ray and cough",
+    size="360 simulated patients by default",
     scan=scan,
     generic=True,
 )

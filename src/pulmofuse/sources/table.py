@@ -214,12 +214,12 @@ def _find_file(
         return fault
     forms = dict.fromkeys([written, *(unicodedata.normalize(f, written) for f in ("NFC", "NFD"))])
     for form in forms:
-        if os.path.lexists(root / form):
+        place = root / form
+        if os.path.lexists(place):
             row["path"] = form
             # A folder on the way may be a link too, which a listing would not have followed.
-            if not (root / form).parent.resolve().is_relative_to(inside):
-                return LEAVES
-            return path_fault(root / form, inside)
+            leaves = not place.parent.resolve().is_relative_to(inside)
+            return LEAVES if leaves else path_fault(place, inside)
     return f"{line} of the table names it, but it is not on disk", "mend the path, or the folder"
 
 
