@@ -6,6 +6,7 @@ import os
 import unicodedata
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pulmofuse.errors import SourceError, UnknownLabel
@@ -70,16 +71,51 @@ def test_records_of_all_three_modalities(tmp_path: Path) -> None:
 
 
 def test_a_folder_below_the_label_is_one_series_of_one_patient(tmp_path: Path) -> None:
-    touch(tmp_path, "ct/covid19/p7/1.dcm", "ct/covid19/p7/2.dcm", "ct/covid19/p8/b/1.dcm")
+    touch(tmp_path, "ct/covid19/p7/1.png", "ct/covid19/p7/2.png", "ct/covid19/p8/b/1.dcm")
     touch(tmp_path, "ct/covid19/p8/a/1.dcm", "ct/normal/p7/1.dcm")
     records = scan_source("folder", tmp_path).records.set_index("path")
     series = records["series_id"]
-    assert series["ct/covid19/p7/1.dcm"] == series["ct/covid19/p7/2.dcm"]
+    assert series["ct/covid19/p7/1.png"] == series["ct/covid19/p7/2.png"]
     assert series["ct/covid19/p8/a/1.dcm"] != series["ct/covid19/p8/b/1.dcm"]
     patient = records["patient_id"]
     assert patient["ct/covid19/p8/a/1.dcm"] == patient["ct/covid19/p8/b/1.dcm"]
-    assert patient["ct/covid19/p7/1.dcm"] != patient["ct/normal/p7/1.dcm"]
+    assert patient["ct/covid19/p7/1.png"] != patient["ct/normal/p7/1.dcm"]
     assert not records["patient_known"].any()
+
+
+def test_a_folder_of_dicom_slices_is_one_record(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"ct/covid19/p7/{n}.dcm" for n in range(3)), "ct/covid19/p7/notes.txt")
+    touch(tmp_path, *(f"ct/covid19/p8/a/1.2.{n}" for n in range(2)), "ct/covid19/1.dcm")
+    touch(tmp_path, *(f"cxr/covid19/p7/{n}.dcm" for n in range(2)))
+    scan = scan_source("folder", tmp_path)
+    assert sorted(scan.records["path"]) == [
+        "ct/covid19/1.dcm",
+        "ct/covid19/p7",
+        "ct/covid19/p8/a",
+        "cxr/covid19/p7/0.dcm",
+        "cxr/covid19/p7/1.dcm",
+    ]
+    records = scan.records.set_index("path")
+    assert pd.isna(records.loc["ct/covid19/p8/a", "series_id"])
+    assert records.loc["ct/covid19/p8/a", "patient_id"] == "folder:ct/covid19/p8"
+    assert [e.path for e in scan.excluded] == ["ct/covid19/p7/notes.txt"]
+
+
+def test_dicom_files_that_patients_csv_names_are_records_of_their_own(tmp_path: Path) -> None:
+    touch(tmp_path, "ct/covid19/batch/1.dcm", "ct/covid19/batch/2.dcm", "ct/normal/p9/1.dcm")
+    touch(tmp_path, "ct/normal/p9/2.dcm")
+    (tmp_path / "patients.csv").write_text(
+        "path,patient_id,age\nct/covid19/batch/1.dcm,p1,\nct/covid19/batch/2.dcm,p2,\n"
+        "ct/normal/p9,p3,40\n"
+    )
+    records = scan_source("folder", tmp_path).records.set_index("path")
+    assert sorted(records.index) == [
+        "ct/covid19/batch/1.dcm",
+        "ct/covid19/batch/2.dcm",
+        "ct/normal/p9",
+    ]
+    assert records["patient_id"].tolist() == ["folder:p1", "folder:p2", "folder:p3"]
+    assert records.loc["ct/normal/p9", "age"] == 40
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ import pandas as pd
 from pulmofuse.errors import SourceError
 from pulmofuse.schema import Exclusion, Label, Modality
 
+#: What DICOM files are called; many have no suffix.
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ""})
+
 #: Suffixes (lower case) that each modality's readers accept.
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom", ".nii", ".nii.gz"}

@@ -19,7 +19,10 @@ control(s) (normal); tb (tuberculosis); copd, asthma, emphysema, bronchiectasis
 names the nearest label.
 
 Series: files in a folder below the label (`ct/covid19/scan7/001.dcm`) are one series, such as the
-slices of a CT volume, and the first folder below the label is taken for one patient.
+slices of a CT volume, and the first folder below the label is taken for one patient. Several DICOM
+files in a folder below ct/<label>/ are one record, the folder: it is read as a volume, ordered by
+position and never by file name, and must hold one series only. Where patients.csv names files in
+it, each file is a record of its own.
 
 patients.csv: UTF-8, a header line, columns `path, patient_id` and optionally `age` (years), `sex`
 (F, M or O), `site`, `split` (train, val or test), `date` (of the recording: YYYY, YYYY-MM or
@@ -43,7 +46,16 @@ from pathlib import Path, PurePosixPath
 
 from pulmofuse.errors import SourceError, UnknownLabel
 from pulmofuse.schema import MODALITY_FOLDERS, Exclusion, Label, Modality, manifest_frame
-from pulmofuse.sources.base import Scan, Source, is_hidden, list_files, name_key, suffix_fault
+from pulmofuse.sources.base import (
+    DICOM_SUFFIXES,
+    Scan,
+    Source,
+    is_hidden,
+    list_files,
+    name_key,
+    suffix_fault,
+    suffix_of,
+)
 from pulmofuse.sources.patients import PATIENTS_FILE, Patients, read_patients
 
 ALIASES: dict[str, Label] = {
@@ -70,6 +82,9 @@ ALIASES: dict[str, Label] = {
     "non_covid19": Label.NOT_COVID19,
     "covid_negative": Label.NOT_COVID19,
 }
+
+#: Marks a path that stands for all files in a folder; no listed file ends so.
+_FOLDER_END = "/"
 
 _OBTAIN = (
     "put the files into ROOT/ct/<label>/, ROOT/cxr/<label>/ and ROOT/cough_audio/<label>/"
@@ -124,7 +139,7 @@ def scan_layout(root: Path, source: str, companions: Iterable[str]) -> Scan:
     patients = read_patients(root)
     rows: list[dict[str, object]] = []
     excluded = [*listing.excluded, *_strangers(root, source, {*companions, PATIENTS_FILE})]
-    for path in listing.files:
+    for path in _with_volumes(listing.files, patients):
         modality = modalities[path.split("/", 1)[0]]
         made = _record(path, modality, source, patients)
         if isinstance(made, Exclusion):
@@ -152,10 +167,12 @@ def _record(
     except UnknownLabel as error:
         reason = f"the folder {parts[1]!r} is not a label"
         return Exclusion(path, modality.value, source, "scan", reason, error.remedy)
-    fault = suffix_fault(parts[-1], modality)
+    volume = path.endswith(_FOLDER_END)
+    fault = None if volume else suffix_fault(parts[-1], modality)
     if fault is not None:
         return Exclusion(path, modality.value, source, "scan", *fault)
-    in_series = len(parts) > 3
+    path = path.removesuffix(_FOLDER_END)
+    in_series = len(parts) > 3 and not volume
     series = f"{source}:{'/'.join(parts[:-1])}" if in_series else None
     stranger = f"{source}:{'/'.join(parts[:3])}"
     about = patients.find(path)
@@ -175,6 +192,20 @@ def _record(
         "date": about.date,
         "series_id": f"{source}:{about.series_id}" if about.series_id else series,
     }
+
+
+def _with_volumes(files: Iterable[str], patients: Patients) -> list[str]:
+    """The paths of records: a folder of DICOM slices, marked by its end, stands for its files."""
+    slices: dict[str, list[str]] = {}
+    for path in files:
+        place = PurePosixPath(path)
+        deep = place.parts[0] == MODALITY_FOLDERS[Modality.CT] and len(place.parts) > 3
+        if deep and suffix_of(place.name) in DICOM_SUFFIXES and name_key(path) not in patients.rows:
+            slices.setdefault(place.parent.as_posix(), []).append(path)
+    volumes = {folder: members for folder, members in slices.items() if len(members) > 1}
+    members = {path for paths in volumes.values() for path in paths}
+    kept = [path for path in files if path not in members]
+    return sorted([*kept, *(folder + _FOLDER_END for folder in volumes)])
 
 
 def _strangers(root: Path, source: str, known: set[str]) -> list[Exclusion]:
