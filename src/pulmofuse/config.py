@@ -111,11 +111,14 @@ class SplitConfig(_Node):
 
 
 class CleaningConfig(_Node):
-    """Odd files that a study leaves out; of every other oddity the report only speaks.
+    """Odd files and copies that a study leaves out; of other oddities the report only speaks.
 
     Letters stand in most published chest images, and a clipped recording can still be a cough.
+    `copies: keep` uses a data set as it was published, contradicting copies included: only to
+    measure what they do to a figure.
     """
 
+    copies: Literal["drop", "keep"] = "drop"
     exclude: tuple[Oddity, ...] = (
         Oddity.BLANK,
         Oddity.NOT_RADIOLOGY,

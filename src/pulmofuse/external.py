@@ -23,6 +23,7 @@ from pulmofuse.pipeline import (
     PatientScores,
     Reporter,
     Silent,
+    copies_of_study,
     decide,
     decision_predictions,
     describe_cohort,
@@ -70,7 +71,7 @@ def evaluate_external(
     bundle = load_bundle(study / "bundle")
     config = load_config(study / "config.resolved.yaml")
     with locked(out):
-        cohort = _collect(config, bundle, data, data_root, out, reporter)
+        cohort = _collect(config, bundle, study, data, data_root, out, reporter)
         scores = _score(bundle, cohort, reporter)
         predictions = _predict(config, bundle, cohort, scores)
         reporter.step("Evaluate")
@@ -92,6 +93,7 @@ def evaluate_external(
 def _collect(
     config: StudyConfig,
     bundle: Bundle,
+    study: Path,
     data: str,
     data_root: Path,
     out: Path,
@@ -114,7 +116,7 @@ def _collect(
         out / "cache",
         reporter.update,
     )
-    cohort = _unseen(cohort, bundle, data)
+    cohort = _unseen(cohort, bundle, study, data)
     reporter.finish(describe_cohort(cohort) + _own_test_files(cohort, bundle))
     return replace(cohort, records=cohort.records.assign(split=Split.TEST.value))
 
@@ -149,28 +151,34 @@ def _bundle_config(config: StudyConfig, bundle: Bundle) -> StudyConfig:
     return config.model_copy(update={"target": target, **parts})
 
 
-def _unseen(cohort: Cohort, bundle: Bundle, data: str) -> Cohort:
-    """The cohort without the files and patients that the study trained or validated on."""
+def _unseen(cohort: Cohort, bundle: Bundle, study: Path, data: str) -> Cohort:
+    """The cohort without what the study trained or validated on: files, near copies, patients."""
     records = cohort.records
     files = records["sha256"].isin(bundle.facts.get("training_files", []))
+    near = copies_of_study(study, records).isin([Split.TRAIN.value, Split.VAL.value])
     patients = records["patient_id"].isin(bundle.facts.get("training_patients", []))
-    seen = files | patients
+    seen = files | near | patients
     if seen.all():
         raise StudyError(
             data,
             "the study trained on every one of these files or patients",
             "give data that the study did not train on",
         )
+    why = np.select(
+        [files, near],
+        ["the study trained on this file", "the study trained on a near copy of this file"],
+        "the study trained on this patient",
+    )
     dropped = exclusions_frame(
         Exclusion(
             row["path"],
             row["modality"],
             row["source"],
             "audit",
-            f"the study trained on this {'file' if row['same_file'] else 'patient'}",
+            row["why"],
             "none needed",
         )
-        for row in iterate(records.assign(same_file=files)[seen])
+        for row in iterate(records.assign(why=why)[seen])
     )
     excluded = pd.concat([cohort.excluded, dropped], ignore_index=True)
     return replace(cohort, records=records[~seen].reset_index(drop=True), excluded=excluded)

@@ -17,8 +17,9 @@ import pandas as pd
 
 import pulmofuse
 from pulmofuse.config import StudyConfig, dump_config
-from pulmofuse.curation import audit, split_hash
+from pulmofuse.curation import split_hash, stop_on_leaks
 from pulmofuse.evaluation import comparison_table, evaluate, fusion_gain
+from pulmofuse.evaluation.matching import matched_rows
 from pulmofuse.files import atomic_path, read_json, sha256_json, write_json, write_text
 from pulmofuse.inference import (
     Bundle,
@@ -48,11 +49,15 @@ from pulmofuse.pipeline import (
     operating_points,
     prepare_cohort,
     record_predictions,
+    run_controls,
     scan,
     split_cohort,
     train_unimodal,
+    without_leaks,
+    write_audit,
     write_examples,
     write_explanations,
+    write_fingerprints,
 )
 from pulmofuse.report import write_report
 from pulmofuse.schema import MANIFEST_COLUMNS, Modality, Split, write_manifest
@@ -101,17 +106,19 @@ def run_study(
     with locked(out):
         run = _Run(config, data_root, out, reporter, Steps(out, reporter))
         cohort = _collect(run)
+        _audit(run, cohort)
         for modality in cohort.caches:
             _train(run, cohort, modality)
         _fuse(run, cohort)
         _evaluate(run)
+        _control(run, cohort)
         _illustrate(run, cohort)
         _bundle(run, cohort)
         return _report(run, cohort)
 
 
 def _collect(run: _Run) -> Cohort:
-    """Scan, read, split and audit; writes manifest.parquet, excluded.csv and audit.json."""
+    """Scan, read, clean and split; writes manifest.parquet, excluded.csv and remarks.csv."""
     config, out = run.config, run.out
     run.reporter.step("Scan the data sets")
     manifest, excluded = scan(config.sources, run.data_root)
@@ -124,29 +131,37 @@ def _collect(run: _Run) -> Cohort:
     cohort = prepare_cohort(
         manifest, excluded, config, run.data_root, out / "cache", run.reporter.update
     )
-    run.reporter.finish(describe_cohort(cohort))
     cohort = split_cohort(cohort, config)
-    records = cohort.records
-    write_manifest(out / "manifest.parquet", records)
+    if config.audit.on_leak == "drop":
+        cohort = without_leaks(cohort)
+    run.reporter.finish(describe_cohort(cohort))
+    write_manifest(out / "manifest.parquet", cohort.records)
     _write_csv(out / "excluded.csv", cohort.excluded)
+    _write_csv(out / "remarks.csv", cohort.remarks)
+    write_fingerprints(out, cohort.records)
     check_classes(cohort, config.target.classes)
+    return cohort
+
+
+def _audit(run: _Run, cohort: Cohort) -> None:
+    """Audit the records; writes audit.json, duplicates.csv and audit.html. May end the study."""
+    config, out, records = run.config, run.out, cohort.audited
 
     def work() -> str:
-        result = audit(
-            records, records["y_true"], records["sha256"], config.seed, cohort.contradictions
-        )
-        write_json(out / "audit.json", result.to_json())
-        return f"verdict: {result.verdict}"
+        found = write_audit(records, cohort.pairs, config.seed, run.data_root, out)
+        return f"verdict: {found.verdict}"
 
-    columns = [*MANIFEST_COLUMNS, "y_true", "sha256"]
+    columns = [*MANIFEST_COLUMNS, "y_true", "sha256", "used"]
     inputs = [
         pulmofuse.__version__,
         config.seed,
-        cohort.contradictions,
         _rows(records, columns),
+        sha256_json(cohort.pairs.astype(str).to_numpy().tolist()),
     ]
-    run.steps.run("audit", "Audit splits and shortcuts", inputs, [out / "audit.json"], work)
-    return cohort
+    outputs = [out / name for name in ("audit.json", "duplicates.csv", "audit.html")]
+    run.steps.run("audit", "Audit splits and shortcuts", inputs, outputs, work)
+    if config.audit.on_leak != "accept":
+        stop_on_leaks(read_json(out / "audit.json")["checks"])
 
 
 def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
@@ -259,6 +274,40 @@ def _evaluate(run: _Run) -> None:
     ]
     outputs = [out / "metrics.json", out / "comparison.csv"]
     run.steps.run("evaluate", "Evaluate on the test patients", inputs, outputs, work)
+
+
+def _control(run: _Run, cohort: Cohort) -> None:
+    """Take the disease out and see what is left; match patients; writes controls.csv."""
+    config, out = run.config, run.out
+    if not config.evaluation.controls:
+        (out / "controls.csv").unlink(missing_ok=True)
+        return
+
+    def work() -> str:
+        controls = run_controls(run.parts, cohort, config, run.reporter.update)
+        target, statistics = config.target, config.evaluation
+        matched = pd.DataFrame(
+            matched_rows(
+                run.predictions,
+                cohort.records,
+                target.classes,
+                target.positive,
+                statistics,
+                config.seed,
+            )
+        ).rename(columns={"subset": "modality"})
+        matched = matched.assign(control="matched on " + matched["matched_on"], method="model")
+        table = pd.concat([controls, matched[list(controls.columns)]], ignore_index=True)
+        _write_csv(out / "controls.csv", table)
+        return f"{len(table):,} rows"
+
+    inputs = [
+        pulmofuse.__version__,
+        run.keys,
+        config.evaluation.model_dump(mode="json"),
+        int(pd.util.hash_pandas_object(run.predictions, index=False).sum()),
+    ]
+    run.steps.run("controls", "Negative controls", inputs, [out / "controls.csv"], work)
 
 
 def _illustrate(run: _Run, cohort: Cohort) -> None:

@@ -2,7 +2,10 @@
 
 from pulmofuse.curation.audit import Audit, audit
 from pulmofuse.curation.check import Check
+from pulmofuse.curation.copies import patient_groups
 from pulmofuse.curation.duplicates import drop_duplicates
+from pulmofuse.curation.leaks import drop_leaks, stop_on_leaks
+from pulmofuse.curation.pairs import find_pairs
 from pulmofuse.curation.reading import read_files, remark_rows, unreadable_files
 from pulmofuse.curation.split import assign_splits, split_hash
 
@@ -12,8 +15,12 @@ __all__ = [
     "assign_splits",
     "audit",
     "drop_duplicates",
+    "drop_leaks",
+    "find_pairs",
+    "patient_groups",
     "read_files",
     "remark_rows",
     "split_hash",
+    "stop_on_leaks",
     "unreadable_files",
 ]

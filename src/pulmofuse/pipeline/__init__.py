@@ -3,12 +3,14 @@
 from pulmofuse.pipeline.audits import write_audit
 from pulmofuse.pipeline.cohort import (
     Cohort,
-    check_files,
     describe_cohort,
     prepare_cohort,
     scan,
     split_cohort,
+    without_leaks,
 )
+from pulmofuse.pipeline.controls import run_controls
+from pulmofuse.pipeline.fingerprints import copies_of_study, write_fingerprints
 from pulmofuse.pipeline.models import (
     check_classes,
     fit_decision_fusion,
@@ -34,7 +36,7 @@ __all__ = [
     "Silent",
     "Steps",
     "check_classes",
-    "check_files",
+    "copies_of_study",
     "decide",
     "decision_predictions",
     "describe_cohort",
@@ -46,10 +48,13 @@ __all__ = [
     "operating_points",
     "prepare_cohort",
     "record_predictions",
+    "run_controls",
     "scan",
     "split_cohort",
     "train_unimodal",
+    "without_leaks",
     "write_audit",
     "write_examples",
     "write_explanations",
+    "write_fingerprints",
 ]

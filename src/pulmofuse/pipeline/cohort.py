@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
-from pulmofuse.config import (
-    CoughPreprocessing,
-    CtPreprocessing,
-    CxrPreprocessing,
-    SourceConfig,
-    StudyConfig,
-    Target,
+from pulmofuse.config import SourceConfig, StudyConfig, Target
+from pulmofuse.curation import (
+    assign_splits,
+    drop_duplicates,
+    drop_leaks,
+    find_pairs,
+    patient_groups,
+    remark_rows,
 )
-from pulmofuse.curation import assign_splits, drop_duplicates
-from pulmofuse.errors import StudyError, UnreadableFile
-from pulmofuse.preprocessing import Cache, PreprocessingConfig, build_cache, prepare
+from pulmofuse.errors import StudyError
+from pulmofuse.preprocessing import Cache, build_cache
 from pulmofuse.schema import Exclusion, Modality, check_manifest, exclusions_frame, iterate
 from pulmofuse.sources import scan_source
 
 #: Views that are not frontal; the CXR model reads frontal ones only.
 LATERAL_VIEWS = frozenset({"L", "LATERAL", "LL", "RL"})
 
-_DEFAULTS: dict[Modality, PreprocessingConfig] = {
-    Modality.CT: CtPreprocessing(),
-    Modality.CXR: CxrPreprocessing(),
-    Modality.COUGH: CoughPreprocessing(),
-}
+#: Columns of a cache's index that a record takes over.
+_SEEN = ["path", "start", "stop", "sha256", "traits", "fingerprint", "remarks"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,20 +35,31 @@ class Cohort:
 
     Attributes:
         records: the manifest with the further columns `y_true` (class of the study), `sha256`,
-            `start` and `stop` (rows of the record's instances in its modality's cache).
+            `fingerprint`, `start` and `stop` (rows of the record's instances in its modality's
+            cache).
         excluded: one row per file left out, columns of `schema.Exclusion`.
         caches: instances of each modality that has records.
-        contradictions: contents that stood under two classes, and were left out.
+        pairs: copies among all records that could be read, as `curation.find_pairs` gives them.
+        copies: records left out as copies; what the audit shows beside those that were kept.
+        remarks: what is odd about the files, columns of `curation.remark_rows`.
     """
 
     records: pd.DataFrame
     excluded: pd.DataFrame
     caches: dict[Modality, Cache]
-    contradictions: int = 0
+    pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    copies: pd.DataFrame = field(default_factory=pd.DataFrame)
+    remarks: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def of(self, modality: Modality) -> pd.DataFrame:
         """Records of one modality."""
         return self.records[self.records["modality"] == modality.value]
+
+    @property
+    def audited(self) -> pd.DataFrame:
+        """Records and left-out copies with the column `used`, as `curation.audit` takes them."""
+        parts = [self.records.assign(used=True), self.copies.assign(used=False)]
+        return pd.concat([part for part in parts if len(part)], ignore_index=True)
 
 
 def scan(sources: tuple[SourceConfig, ...], data_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -103,7 +111,7 @@ def prepare_cohort(
             cache_folder,
             lambda done, total, name=modality.value: progress(done, total, name),  # type: ignore[misc]
         )
-        index = cache.index[["path", "start", "stop", "sha256", "traits"]]
+        index = cache.index[_SEEN]
         parts.append(rows.drop(columns="traits").merge(index, on="path", how="inner"))
         left_out.append(_unreadable(rows, cache.unreadable))
         caches[modality] = cache
@@ -114,10 +122,14 @@ def prepare_cohort(
             "look at the labels in `target.mapping` and at `pulmofuse data scan`",
         )
     records = pd.concat(parts, ignore_index=True).sort_values("record_id", ignore_index=True)
-    records, copies, contradictions = drop_duplicates(records)
-    excluded = pd.concat([*left_out, exclusions_frame(copies)], ignore_index=True)
+    remarks = remark_rows(records, config.cleaning.exclude)
+    records, odd = _without_odd(records, remarks)
+    pairs = find_pairs(records[["record_id", "modality", "sha256", "fingerprint"]])
+    keep = config.cleaning.copies == "keep"
+    records, surplus, copies = drop_duplicates(records, pairs.head(0) if keep else pairs)
+    excluded = pd.concat([*left_out, odd, exclusions_frame(surplus)], ignore_index=True)
     usable_caches = {m: c for m, c in caches.items() if (records["modality"] == m.value).any()}
-    return Cohort(records.reset_index(drop=True), excluded, usable_caches, contradictions)
+    return Cohort(records.reset_index(drop=True), excluded, usable_caches, pairs, copies, remarks)
 
 
 def describe_cohort(cohort: Cohort) -> str:
@@ -126,6 +138,7 @@ def describe_cohort(cohort: Cohort) -> str:
     words = {
         "label": "without a class of the study",
         "read": "unreadable",
+        "clean": "odd",
         "audit": "copies, contradictions or known to the study",
     }
     parts = [f"{counts[stage]:,} {text}" for stage, text in words.items() if stage in counts]
@@ -133,9 +146,22 @@ def describe_cohort(cohort: Cohort) -> str:
 
 
 def split_cohort(cohort: Cohort, config: StudyConfig) -> Cohort:
-    """The same cohort with every record in train, val or test, no patient in two of them."""
-    split = assign_splits(cohort.records, cohort.records["y_true"], config.split, config.seed)
+    """The same cohort with every record in train, val or test, no patient in two of them.
+
+    Copies of one picture or recording, and slices of one volume, count as one patient.
+    """
+    records = cohort.records
+    pairs = cohort.pairs.head(0) if config.cleaning.copies == "keep" else cohort.pairs
+    groups = patient_groups(records, pairs)
+    split = assign_splits(records, records["y_true"], config.split, config.seed, groups)
     return replace(cohort, records=split)
+
+
+def without_leaks(cohort: Cohort) -> Cohort:
+    """The same cohort without the training and validation records that the test set knows."""
+    kept, exclusions = drop_leaks(cohort.records, cohort.pairs)
+    excluded = pd.concat([cohort.excluded, exclusions_frame(exclusions)], ignore_index=True)
+    return replace(cohort, records=kept.reset_index(drop=True), excluded=excluded)
 
 
 def _usable(manifest: pd.DataFrame, target: Target) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -164,6 +190,20 @@ def _usable(manifest: pd.DataFrame, target: Target) -> tuple[pd.DataFrame, pd.Da
     return kept.reset_index(drop=True), exclusions_frame(dropped)
 
 
+def _without_odd(records: pd.DataFrame, remarks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Records without the files that a remark leaves out, and their exclusions."""
+    out = remarks[remarks["excluded"]].drop_duplicates(["path", "modality"])
+    key = ["path", "modality"]
+    odd = pd.MultiIndex.from_frame(records[key]).isin(pd.MultiIndex.from_frame(out[key]))
+    exclusions = exclusions_frame(
+        Exclusion(
+            row["path"], row["modality"], row["source"], "clean", row["reason"], row["remedy"]
+        )
+        for row in iterate(out)
+    )
+    return records[~odd].drop(columns="remarks"), exclusions
+
+
 def _unreadable(rows: pd.DataFrame, unreadable: pd.DataFrame) -> pd.DataFrame:
     """Exclusions for the files that the cache could not read."""
     merged = rows.merge(unreadable, on="path", how="inner")
@@ -171,29 +211,3 @@ def _unreadable(rows: pd.DataFrame, unreadable: pd.DataFrame) -> pd.DataFrame:
         Exclusion(row["path"], row["modality"], row["source"], "read", row["reason"], row["remedy"])
         for row in iterate(merged)
     )
-
-
-def check_files(
-    manifest: pd.DataFrame, data_root: Path, progress: Callable[[int, int, str], None]
-) -> pd.DataFrame:
-    """Read every file of a manifest as a study would, and list those that cannot be read.
-
-    Args:
-        manifest: a checked manifest.
-        data_root: folder that its paths are relative to.
-        progress: told (files done, files in all, path).
-
-    Returns:
-        One row per unreadable file, columns of `schema.Exclusion`.
-    """
-    faults = []
-    for done, row in enumerate(iterate(manifest), start=1):
-        path, modality = str(row["path"]), Modality(row["modality"])
-        try:
-            prepare(data_root / path, modality, _DEFAULTS[modality])
-        except UnreadableFile as error:
-            faults.append(
-                Exclusion(path, modality.value, row["source"], "read", error.why, error.remedy)
-            )
-        progress(done, len(manifest), path)
-    return exclusions_frame(faults)

@@ -16,7 +16,6 @@ from pulmofuse.schema import iterate
 #: Words of the controls and of how they were scored, in the order of the report.
 CONTROL_TITLES = {
     "none": "Everything",
-    "matched": "Matched patients",
     "lungs_only": "Lungs only",
     "lungs_blanked": "Lungs blanked",
     "border_only": "Borders only",
@@ -113,7 +112,8 @@ def controls_by_modality(study: StudyFiles) -> Iterator[tuple[str, pd.DataFrame]
 def control_title(row: dict[str, Any]) -> str:
     """What was left to see, and who looked."""
     control, method = str(row["control"]), str(row["method"])
-    return f"{CONTROL_TITLES.get(control, control)}, {_METHOD_TITLES.get(method, method)}"
+    title = CONTROL_TITLES.get(control, control.strip().capitalize())
+    return f"{title}, {_METHOD_TITLES.get(method, method)}"
 
 
 def _figure(row: dict[str, Any]) -> str:
