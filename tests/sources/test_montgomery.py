@@ -39,10 +39,13 @@ def test_labels_people_and_who_is_the_same(tmp_path: Path, top: str) -> None:
     assert not scan.records["patient_known"].any()
 
 
-def test_a_chain_of_notes_is_one_patient(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stem", "same"), [("MCUCXR_0001_0", "MCUCXR_0162_1"), ("MCUCXR_0162_1", "MCUCXR_0001_0")]
+)
+def test_a_chain_of_notes_is_one_patient(tmp_path: Path, stem: str, same: str) -> None:
     root = tree(tmp_path)
-    reading = root / "ClinicalReadings/MCUCXR_0162_1.txt"
-    reading.write_text(reading.read_text() + "same patient as MCUCXR_0001_0")
+    reading = root / f"ClinicalReadings/{stem}.txt"
+    reading.write_text(reading.read_text() + f"same patient as {same}")
     assert scan_source("montgomery", root).records["patient_id"].nunique() == 1
 
 

@@ -31,8 +31,8 @@ Known defects:
 - The source gives the label away. In the test list of 9A all 200 COVID-19 images are of ricord and
   all 200 others of rsna; in its training list every COVID-19 image is of a source without normal
   images, and only cohen (270 COVID-19, 52 pneumonia) holds both a positive and a negative class.
-  A reader that knows the source is right on every test image of 9A. Results within one site are
-  not possible in that test set: a figure on it says nothing about disease.
+  Whoever knows the source tells COVID-19 from the rest on every test image of 9A. Results within
+  one site are not possible in that test set: a figure on it says little about the disease.
 - By the published ids no patient of 9A stands in both lists. For the 13,788 rsna images this is no
   evidence, as their ids name images.
 - The sources overlap: images of sirm are also in covid-chestxray-dataset and others; the audit

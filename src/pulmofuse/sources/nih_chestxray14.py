@@ -227,29 +227,32 @@ def _read_table(path: Path) -> dict[str, _About]:
     """The rows of a Data_Entry table by image name."""
     table = read_text_table(path, ("image index", "finding labels"), _OBTAIN)
     # The releases call this column "Patient Gender" or "Patient Sex".
-    sexes = next((c for c in ("patient gender", "patient sex") if c in table), None)
+    sexes = "patient gender" if "patient gender" in table else "patient sex"
+    wanted = ["image index", "finding labels", "patient age", sexes, "view position"]
+    columns = table.reindex(columns=wanted, fill_value="")
     found: dict[str, _About] = {}
-    for number, row in enumerate(table.to_dict("records"), start=2):  # line 1 is the header
-        cells = {str(key): str(value) for key, value in row.items()}
-        name, findings = cells["image index"], cells["finding labels"]
-        sex = cells.get(sexes, "") if sexes else ""
+    for number, row in enumerate(columns.itertuples(index=False, name=None), start=2):
+        name, findings, age, sex, view = map(str, row)
         about = _About(
             label=label_of([finding.strip() for finding in findings.split("|")]),
             findings=findings,
-            age=age_in_years(cells.get("patient age", "")),
+            age=age_in_years(age),
             sex=sex if sex in {"F", "M"} else None,
-            view=cells.get("view position") or None,
+            view=view or None,
         )
-        _add(found, name, about, f"{path}, line {number}")
+        _add(found, name, about, path, number)
     return found
 
 
-def _add(found: dict[str, _About], name: str, about: _About, where: str) -> None:
-    """Add one row, or raise a SourceError where it has no image name or contradicts another."""
+def _add(found: dict[str, _About], name: str, about: _About, path: Path, number: int) -> None:
+    """Add a row of a file, or raise a SourceError: no image name, or another row contradicts it."""
     if not _IMAGE_NAME.fullmatch(name):
-        raise SourceError(where, f"{name!r} is not an image name (NNNNNNNN_NNN.png)", _OBTAIN)
-    if found.setdefault(name, about) != about:
-        raise SourceError(where, f"contradicts an earlier row of {name}", "use the official table")
+        why, remedy = f"{name!r} is not an image name (NNNNNNNN_NNN.png)", _OBTAIN
+    elif found.setdefault(name, about) != about:
+        why, remedy = f"contradicts an earlier row of {name}", "use the official table"
+    else:
+        return
+    raise SourceError(f"{path}, line {number}", why, remedy)
 
 
 def _read_lists(root: Path) -> tuple[dict[str, _About], dict[str, Split]]:
@@ -261,13 +264,12 @@ def _read_lists(root: Path) -> tuple[dict[str, _About], dict[str, Split]]:
         if not path.is_file():
             continue
         for number, line in read_lines(path, _OBTAIN):
-            where = f"{path}, line {number}"
             name, *marks = line.split()
             if marks:
-                _add(labels, name, _marked(marks, where), where)
+                _add(labels, name, _marked(marks, f"{path}, line {number}"), path, number)
             if splits.setdefault(name, split) is not split:
                 why = f"{name} is in the {splits[name].value} split as well"
-                raise SourceError(where, why, "keep the lists of one split")
+                raise SourceError(f"{path}, line {number}", why, "keep the lists of one split")
     return labels, splits
 
 

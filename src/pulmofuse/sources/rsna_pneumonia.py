@@ -133,10 +133,8 @@ def _read_targets(path: Path) -> dict[str, bool]:
     if not path.is_file():
         return {}
     table = read_text_table(path, ("patientid", "target"), _OBTAIN)
-    found: dict[str, bool] = {}
-    for image, target in zip(table["patientid"], table["target"], strict=True):
-        found[image] = found.get(image, False) or target == "1"
-    return found
+    rows = zip(table["patientid"], table["target"], strict=True)
+    return {image: target == "1" for image, target in rows}
 
 
 def _read_mapping(path: Path) -> dict[str, str]:
