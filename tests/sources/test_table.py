@@ -74,6 +74,12 @@ class TestRows:
             "sounds/a.webm": True,
         }
 
+    def test_may_name_a_folder_of_slices(self, tmp_path: Path) -> None:
+        text = "path,label,modality\ncase.17/,normal,ct\n"
+        scan = scan_source("table", touch(tree(tmp_path, text), "case.17/1.dcm", "case.17/2.dcm"))
+        assert scan.records["path"].tolist() == ["case.17"]
+        assert not scan.excluded
+
     @pytest.mark.parametrize("form", ["NFC", "NFD"])
     def test_find_accents_however_they_are_written(self, tmp_path: Path, form: str) -> None:
         written = unicodedata.normalize(form, "./scans//été.png")  # type: ignore[arg-type]
@@ -185,8 +191,8 @@ def test_a_row_without_a_file_that_can_be_used_is_excluded(tmp_path: Path) -> No
     touch(tmp_path / "elsewhere", "secret.png")
     long = "x" * 300
     text = (
-        "path,label,modality\nscans/a.png,normal,ct\ngone.png,normal,ct\nscans/a.wav,normal,ct\n"
-        f"link/secret.png,normal,ct\nscans,normal,ct\n{long}.png,normal,ct\n"
+        "path,label,modality\nscans/a.png,normal,ct\ngone.png,normal,ct\nsounds/a.webm,normal,ct\n"
+        f"link/secret.png,normal,ct\nscans,normal,cxr\n{long}.png,normal,ct\n"
     )
     (tmp_path / "root").mkdir()
     root = tree(tmp_path / "root", text)
@@ -195,7 +201,7 @@ def test_a_row_without_a_file_that_can_be_used_is_excluded(tmp_path: Path) -> No
     assert scan.records["path"].tolist() == ["scans/a.png"]
     assert {e.path: e.reason for e in scan.excluded} == {
         "gone.png": "line 3 of the table names it, but it is not on disk",
-        "scans/a.wav": ".wav is not a ct file",
+        "sounds/a.webm": ".webm is not a ct file",
         "link/secret.png": "the link leads out of the data set's folder",
         "scans": "not an ordinary file",
         f"{long}.png": "line 7 of the table names it, but it is not on disk",

@@ -11,7 +11,8 @@ Columns: `path`, `label` and `modality` (ct, cxr or cough) are needed. `patient_
 `patient_known` (true or false), `source`, `site`, `split` (train, val or test), `age` (years),
 `sex` (F, M or O), `view`, `date` (YYYY, YYYY-MM or YYYY-MM-DD), `series_id` and `traits` (JSON) are
 optional and mean what they mean in a manifest. Other columns are ignored; a misspelt one of these
-is an error. A file stands in one row only.
+is an error. A file stands in one row only. The path of a CT may be a folder of DICOM slices, which
+is read as one volume.
 
 Labels: as in a manifest, and the other names that the source `folder` understands. Any other label
 is an error that names the line and the nearest label: nothing is guessed.
@@ -209,17 +210,17 @@ def _find_file(
     The row's path becomes the name on disk, which may be another way to write the same accents.
     """
     written, modality = str(row["path"]), Modality(str(row["modality"]))
-    fault = suffix_fault(written, modality)
-    if fault is not None:
-        return fault
     forms = dict.fromkeys([written, *(unicodedata.normalize(f, written) for f in ("NFC", "NFD"))])
     for form in forms:
         place = root / form
         if os.path.lexists(place):
             row["path"] = form
             # A folder on the way may be a link too, which a listing would not have followed.
-            leaves = not place.parent.resolve().is_relative_to(inside)
-            return LEAVES if leaves else path_fault(place, inside)
+            if not place.resolve().is_relative_to(inside):
+                return LEAVES
+            if modality is Modality.CT and place.is_dir():
+                return None
+            return suffix_fault(written, modality) or path_fault(place, inside)
     return f"{line} of the table names it, but it is not on disk", "mend the path, or the folder"
 
 
