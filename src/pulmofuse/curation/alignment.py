@@ -6,6 +6,7 @@ target, from -1/2 to 1/2, shows the point shift + scale * u of the source. Many 
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -18,21 +19,34 @@ WHOLE = np.array([0, 1, 0, 1], np.float32)
 _MAX_SHIFT, _MIN_SCALE, _MAX_SCALE = 0.08, 0.87, 1.15
 #: Largest change of a view in one step, and damping as a share of the mean curvature.
 _MAX_STEP, _DAMPING = 0.05, 1e-5
+#: Standard deviation of the neighbourhoods whose correlation is measured, in cells.
+_NEAR = 2.0
+#: A neighbourhood with less variance than this (detail has 1 on average) is flat and has no say;
+#: and what is added to the energy of the others, so that noise cannot correlate.
+_FLAT, _NOISE = 0.3, 0.1
+#: Percentile of the neighbourhoods that speaks for the picture, and every how many cells one is
+#: taken (they overlap).
+_WEAK, _STRIDE = 10.0, 2
 #: The cubic kernel of Keys (IEEE Trans. ASSP 29, 1981).
 _KEYS = -0.5
 
 
 def samplers(shift: npt.NDArray[np.float32], scale: npt.NDArray[np.float32], side: int) -> Pictures:
     """Cubic interpolation along one axis as matrices (n, side, side): target from source."""
-    position = _positions(shift, scale, side)
-    nearest = np.clip(position, 0, side - 1)
-    distance = np.abs(nearest[:, :, None] - np.arange(side, dtype=np.float32))
-    inner = ((_KEYS + 2) * distance - (_KEYS + 3)) * distance * distance + 1
-    outer = ((_KEYS * distance - 5 * _KEYS) * distance + 8 * _KEYS) * distance - 4 * _KEYS
-    kernel = np.where(distance <= 1, inner, np.where(distance < 2, outer, np.float32(0)))
-    # At the rim two of the four points are missing; the others share their weight.
-    out: Pictures = (kernel / kernel.sum(axis=2, keepdims=True)).astype(np.float32)
-    return out
+    position = np.clip(_positions(shift, scale, side), 0, side - 1)
+    below = np.floor(position)
+    after = position - below
+    taps = np.stack([1 + after, after, 1 - after, 2 - after], axis=2)
+    inner = ((_KEYS + 2) * taps - (_KEYS + 3)) * taps * taps + 1
+    outer = ((_KEYS * taps - 5 * _KEYS) * taps + 8 * _KEYS) * taps - 4 * _KEYS
+    weights = np.where(taps <= 1, inner, outer).astype(np.float32)
+    # One column of zeros before the first cell and two behind the last, where there is nothing.
+    out = np.zeros((len(position), side, side + 3), np.float32)
+    columns = below.astype(np.intp)[:, :, None] + np.arange(4)
+    np.put_along_axis(out, columns, weights, axis=2)
+    out = out[:, :, 1 : side + 1]
+    # At the rim a point or two of the four are missing; the others share their weight.
+    return out / out.sum(axis=2, keepdims=True)
 
 
 def look(pictures: Pictures, views: Views) -> tuple[Pictures, Pictures]:
@@ -92,12 +106,45 @@ def likeness(sources: Pictures, targets: Pictures, views: Views) -> npt.NDArray[
     return out
 
 
+def weakest_likeness(sources: Pictures, targets: Pictures, views: Views) -> npt.NDArray[np.float32]:
+    """Correlation (n,) of the neighbourhoods that fit worst, their 10th percentile.
+
+    A copy fits everywhere. The next slice of a CT fits at the skin, the ribs and the table, which
+    are most of a picture, but not at the vessels.
+    """
+    seen, mask = look(sources, views)
+    weight = blur(mask, _NEAR)[:, ::_STRIDE, ::_STRIDE] + np.finfo(np.float32).tiny
+
+    def mean(values: Pictures) -> Pictures:
+        out: Pictures = blur(values * mask, _NEAR)[:, ::_STRIDE, ::_STRIDE] / weight
+        return out
+
+    one, other = mean(seen), mean(targets)
+    var_one, var_other = mean(seen * seen) - one * one, mean(targets * targets) - other * other
+    energy = np.maximum(var_one, 0) * np.maximum(var_other, 0)
+    local = (mean(seen * targets) - one * other) / np.sqrt(energy + _NOISE**2)
+    counts = (weight > 1 / 2) & (np.minimum(var_one, var_other) > _FLAT)
+    ordered = np.sort(np.where(counts, local, np.inf).reshape(len(local), -1), axis=1)
+    place = (counts.sum(axis=(1, 2)) * _WEAK / 100).astype(np.intp)
+    weakest = ordered[np.arange(len(ordered)), place]
+    out: npt.NDArray[np.float32] = np.where(np.isfinite(weakest), weakest, -1).astype(np.float32)
+    return out
+
+
+def blur(pictures: Pictures, sigma: float) -> Pictures:
+    """Gaussian blur of each picture, cells beyond the rim counted as nothing."""
+    out: Pictures = np.stack(
+        [cv2.GaussianBlur(p, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT) for p in pictures]
+    )
+    return out
+
+
 def _positions(
     shift: npt.NDArray[np.float32], scale: npt.NDArray[np.float32], side: int
 ) -> npt.NDArray[np.float32]:
     """Where each target cell lies in the source, in cells (n, side)."""
     place = ((np.arange(side) + 0.5) / side - 0.5).astype(np.float32)
     out: npt.NDArray[np.float32] = (
-        (shift[:, None] + scale[:, None] * place + np.float32(0.5)) * side - np.float32(0.5)
-    )
+        shift[:, None] + scale[:, None] * place + np.float32(0.5)
+    ) * side - np.float32(0.5)
     return out

@@ -1,8 +1,16 @@
-"""Which pictures are copies of one another, by their fingerprints alone."""
+"""Which pictures are copies of one another, by their fingerprints alone.
+
+Three sieves, each finer and dearer than the one before: nearest neighbours among coarse spectra
+(whitened by what the collection has in common, and looked up as a whole and as several crops);
+correlation of the coarse spectra after a first-order correction of the crop (the tangent distance
+of Simard et al., NIPS 1992); correlation of the detail after
+alignment, as a whole and where it fits worst.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 
 import cv2
@@ -10,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.fft import idctn
 
-from pulmofuse.curation.alignment import WHOLE, likeness, look, refine
+from pulmofuse.curation.alignment import WHOLE, blur, likeness, look, refine, weakest_likeness
 from pulmofuse.curation.image_fingerprint import (
     COLUMNS,
-    GRID,
     N_COARSE,
     RADIUS,
     ROWS,
@@ -22,26 +29,49 @@ from pulmofuse.curation.image_fingerprint import (
 )
 from pulmofuse.curation.neighbours import Rows, Vectors, build_cells, neighbours, unit
 
-#: Side of the grid that the coarse coefficients are laid out on for a first alignment.
-_SIDE = 20
+Matrix = npt.NDArray[np.float32]
+
 #: The highest coarse frequencies move most when a picture is cropped; radius at which they fade.
-_FADE = 8.0
-#: Crops of one axis that candidates are looked up for, (shift, scale): none, and 5 % cut at
-#: either end; a smaller cut lies near enough to one of the three.
-_CROPS = ((0.0, 1.0), (-0.025, 0.95), (0.025, 0.95))
+_FADE = 5.0
+#: Crops of one axis that candidates are looked up for, (shift, scale): none, 6 % cut at either
+#: end, 5 % between both ends; every cut of up to 5 % at each end lies near one of them.
+_CROPS = ((0.0, 1.0), (-0.03, 0.94), (0.03, 0.94), (0.0, 0.95))
+VIEWS = np.array([y + x for y, x in product(_CROPS, repeat=2)], np.float32)
+#: Share of the mean variance added to every direction before whitening, and the number of
+#: pictures from which their own covariance is worth more than equal variances.
+_RIDGE, _FEW = 0.2, 500
 #: Cosine of coarse spectra from which a pair is looked at, and how many for each picture.
-_CANDIDATE, _CANDIDATES = 0.75, 16
-#: Correlation of coarse pictures after alignment from which the detail is compared.
-_COARSE_ALIKE = 0.9
-#: Correlation of the detail from which two pictures are one (benchmarks/near_duplicates.py).
-ALIKE = 0.75
+_CANDIDATE, _CANDIDATES = 0.82, 16
+#: Cosine after the first-order correction from which the detail is compared.
+_CORRECTED = 0.9
+#: Farthest that the first-order correction may move a view, and the step of its differences.
+_REACH, _DIFFERENCE = 0.04, 0.005
+#: Correlation of the detail as a whole from which it is looked at piece by piece.
+_ALIKE = 0.72
+#: Correlation of the pieces that fit worst from which two pictures are one, for a picture shown
+#: whole and for a crop. Cropping costs detail; the slices of one CT, which only this figure tells
+#: apart, all show the same field. Both chosen on one half of benchmarks/near_duplicates.py.
+_SAME_WHOLE, _SAME_CROP = 0.79, 0.69
+#: Largest shift, and change of scale, of a picture shown whole.
+_WHOLE = 0.01
 #: Below this the detail is not even nearly alike, and a finer alignment would not help.
 _HOPELESS = 0.3
-_COARSE_STEPS, _BLURRED_STEPS, _DETAIL_STEPS = 6, 2, 2
+_BLURRED_STEPS, _DETAIL_STEPS = 3, 2
 #: Blur that widens the reach of the detail's alignment, grid cells.
 _BLUR = 1.0
-#: Pairs aligned at a time.
-_BLOCK = 256
+#: Pairs aligned at a time, and pairs corrected at a time.
+_BLOCK, _WIDE_BLOCK = 256, 1 << 14
+#: Side of the grid on which crops of spectra are worked out; twice the highest frequency.
+_SIDE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Pairs of rows: the view (n, 4) of the source is laid over the target."""
+
+    source: Rows
+    target: Rows
+    view: npt.NDArray[np.float32]
 
 
 def image_pairs(fingerprints: list[bytes]) -> tuple[Rows, Rows, npt.NDArray[np.float32]]:
@@ -51,99 +81,141 @@ def image_pairs(fingerprints: list[bytes]) -> tuple[Rows, Rows, npt.NDArray[np.f
         fingerprints: of `image_fingerprint`, all different.
 
     Returns:
-        First row, second row (first < second) and correlation of the detail, 0 to 1; sorted.
+        First row, second row (first < second) and correlation of what fits worst, 0 to 1; sorted.
     """
     codes = unpack_images(fingerprints)
-    first, second = _candidates(codes)
-    scores = np.full(len(first), -1, np.float32)
-    for start in range(0, len(first), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        scores[part] = _compare(codes, first[part], second[part])
-    alike = scores >= ALIKE
-    return first[alike], second[alike], np.clip(scores[alike], 0, 1)
-
-
-def _candidates(codes: ImageCodes) -> tuple[Rows, Rows]:
-    """Pairs of rows (first < second) of one layout with similar coarse spectra."""
-    firsts, seconds = [np.empty(0, np.intp)], [np.empty(0, np.intp)]
+    scores: dict[tuple[int, int], float] = {}
     for layout in np.unique(codes.layout):
         rows = np.flatnonzero(codes.layout == layout)
-        views = _views(codes.coarse[rows])
-        _, whole = next(views)
-        cells = build_cells(whole)
-        labels = np.arange(len(rows))
-        a, b = neighbours(cells, _chain(labels, whole, views), _CANDIDATE, _CANDIDATES)
-        firsts.append(rows[np.minimum(a, b)[a != b]])
-        seconds.append(rows[np.maximum(a, b)[a != b]])
-    pairs = np.unique(np.stack([np.concatenate(firsts), np.concatenate(seconds)], axis=1), axis=0)
-    return pairs[:, 0], pairs[:, 1]
+        pairs = _candidates(codes.coarse[rows])
+        pairs = _Pairs(rows[pairs.source], rows[pairs.target], pairs.view)
+        for pair, score in zip(*_compare(codes, pairs), strict=True):
+            scores[pair] = max(score, scores.get(pair, 0.0))
+    found = sorted(scores)
+    first, second = np.array(found, np.intp).reshape(-1, 2).T
+    return first, second, np.array([scores[pair] for pair in found], np.float32)
 
 
-def _chain(
-    labels: Rows, whole: Vectors, rest: Iterator[tuple[Rows, Vectors]]
-) -> Iterator[tuple[Rows, Vectors]]:
-    yield labels, whole
-    yield from rest
+def _candidates(coarse: npt.NDArray[np.int8]) -> _Pairs:
+    """Pairs with similar coarse spectra, before and after a first-order correction of the view."""
+    spectra = _Spectra(coarse)
+    views = spectra.views()
+    cells = build_cells(next(views))
+    found = neighbours(cells, spectra.views(), np.arange(len(coarse)), _CANDIDATE, _CANDIDATES)
+    sources, targets, corrected = [], [], []
+    for number, view in enumerate(VIEWS):
+        chosen = np.flatnonzero(found.view == number)
+        crop, slopes = spectra.crop(view), spectra.slopes(view)
+        for start in range(0, len(chosen), _WIDE_BLOCK):
+            part = chosen[start : start + _WIDE_BLOCK]
+            source, target = found.query[part], found.row[part]
+            seen, shown = spectra.whiten(source, crop), spectra.whiten(target, None)
+            moves = np.stack([spectra.whiten(source, slope) for slope in slopes], axis=1)
+            step, cosine = _correct(seen, moves, shown)
+            good = cosine >= _CORRECTED
+            sources.append(source[good])
+            targets.append(target[good])
+            corrected.append(view + step[good])
+    return _Pairs(np.concatenate(sources), np.concatenate(targets), np.concatenate(corrected))
 
 
-def _views(coarse: npt.NDArray[np.int8]) -> Iterator[tuple[Rows, Vectors]]:
-    """The coarse spectra of the whole pictures, then of each crop; rows and unit vectors.
+class _Spectra:
+    """The coarse spectra of a collection, whitened by what its pictures have in common.
 
-    What all pictures of the collection have in common (lungs in the middle, shoulders above) is
-    taken away, so that only what is a picture's own counts.
+    Lungs in the middle and shoulders above are in every chest X-ray; only what is a picture's own
+    may count. Few pictures say little about what is common, so their covariance counts less.
     """
-    fade = np.exp(-((RADIUS / _FADE) ** 2))
-    labels = np.arange(len(coarse))
-    common: Vectors | None = None
-    for (down, high), (right, wide) in product(_CROPS, repeat=2):
-        crop = _crop_matrix(np.array([[down, high, right, wide]], np.float32))
-        vectors = unit((coarse.astype(np.float32) @ crop.T) * fade)
-        if common is None:
-            common = vectors.mean(axis=0)
-        yield labels, unit(vectors - common)
+
+    def __init__(self, coarse: npt.NDArray[np.int8]) -> None:
+        self._coarse = coarse
+        self._fade = np.exp(-((RADIUS / _FADE) ** 2)).astype(np.float32)
+        self._white = np.eye(N_COARSE, dtype=np.float32)
+        whole = unit(coarse * self._fade)
+        self._common = whole.mean(axis=0)
+        centred = whole - self._common
+        variance, axes = np.linalg.eigh(centred.T @ centred / len(coarse))
+        ridge = max(_RIDGE, _FEW / len(coarse)) * variance.mean() + np.finfo(np.float32).tiny
+        self._white = ((axes / np.sqrt(np.maximum(variance, 0) + ridge)) @ axes.T).astype(
+            np.float32
+        )
+
+    def views(self) -> Iterator[Vectors]:
+        """Unit vectors (n, N_COARSE) of the pictures seen through each of `VIEWS`."""
+        for view in VIEWS:
+            seen = unit((self._coarse @ self.crop(view).T) * self._fade)
+            yield unit((seen - self._common) @ self._white)
+
+    def whiten(self, rows: Rows, change: Matrix | None) -> Vectors:
+        """Whitened spectra (len(rows), N_COARSE), after a linear change of the raw ones."""
+        spectra = self._coarse[rows].astype(np.float32)
+        changed = spectra if change is None else spectra @ change.T
+        out: Vectors = (changed * self._fade) @ self._white
+        return out
+
+    @staticmethod
+    def crop(view: npt.NDArray[np.float32]) -> Matrix:
+        """Matrix (N_COARSE, N_COARSE) from the spectrum of a picture to that of a view."""
+        return _crop_matrix(view)
+
+    @staticmethod
+    def slopes(view: npt.NDArray[np.float32]) -> list[Matrix]:
+        """How that matrix changes with each of the four numbers of the view."""
+        steps = np.eye(4, dtype=np.float32) * _DIFFERENCE
+        return [
+            (_crop_matrix(view + step) - _crop_matrix(view - step)) / (2 * _DIFFERENCE)
+            for step in steps
+        ]
 
 
-def _crop_matrix(view: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Matrix (N_COARSE, N_COARSE) from the whitened coefficients of a picture to those of a view."""
-    seen, _ = look(_basis(GRID // 2), np.repeat(view, N_COARSE, axis=0))
-    spectra = np.stack([cv2.dct(picture)[ROWS, COLUMNS] for picture in seen], axis=1)
-    out: npt.NDArray[np.float32] = spectra * RADIUS[:, None]
-    return out
-
-
-def _basis(side: int) -> npt.NDArray[np.float32]:
-    """What one unit of each whitened coefficient looks like, (N_COARSE, side, side)."""
-    spectra = np.zeros((N_COARSE, side, side), np.float32)
+def _crop_matrix(view: npt.NDArray[np.float32]) -> Matrix:
+    spectra = np.zeros((N_COARSE, _SIDE, _SIDE), np.float32)
     spectra[np.arange(N_COARSE), ROWS, COLUMNS] = 1 / RADIUS
-    out: npt.NDArray[np.float32] = idctn(spectra, axes=(1, 2), norm="ortho")
+    pictures = idctn(spectra, axes=(1, 2), norm="ortho")
+    seen, _ = look(pictures, np.tile(view, (N_COARSE, 1)).astype(np.float32))
+    cropped = np.stack([cv2.dct(picture)[ROWS, COLUMNS] for picture in seen], axis=1)
+    out: Matrix = cropped * RADIUS[:, None]
     return out
 
 
-def _compare(codes: ImageCodes, first: Rows, second: Rows) -> npt.NDArray[np.float32]:
-    """Correlation (n,) of the detail of aligned pairs, -1 where it was not worth comparing."""
-    scores = np.full(len(first), -1, np.float32)
-    if not len(first):
-        return scores
-    fade = np.exp(-((RADIUS / _FADE) ** 2))
-    basis = (_basis(_SIDE) * (RADIUS * fade)[:, None, None]).reshape(N_COARSE, -1)
-    one, other = (
-        (codes.coarse[rows].astype(np.float32) @ basis).reshape(-1, _SIDE, _SIDE)
-        for rows in (first, second)
+def _correct(
+    seen: Vectors, moves: npt.NDArray[np.float32], shown: Vectors
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Least-squares step (n, 4) of the view and gain that bring `seen` to `shown`; their cosine.
+
+    Args:
+        seen, shown: (n, d) spectra of the view and of the target.
+        moves: (n, 4, d), change of `seen` with the view.
+    """
+    slopes = np.concatenate([moves, -shown[:, None]], axis=1)
+    curvature = slopes @ slopes.transpose(0, 2, 1)
+    # A flat direction is left where it is.
+    curvature += (1e-3 * np.trace(curvature, axis1=1, axis2=2) / 5 + 1e-20)[:, None, None] * np.eye(
+        5, dtype=np.float32
     )
-    one, other = (x / np.sqrt((x * x).mean(axis=(1, 2), keepdims=True) + 1e-6) for x in (one, other))
-    views = refine(one, other, np.tile(WHOLE, (len(first), 1)), _COARSE_STEPS)
-    near = np.flatnonzero(likeness(one, other, views) >= _COARSE_ALIKE)
-    if not len(near):
-        return scores
-    one, other, views = codes.detail(first[near]), codes.detail(second[near]), views[near]
-    scores[near] = likeness(one, other, views)
-    hopeful = scores[near] >= _HOPELESS
-    near, one, other, views = near[hopeful], one[hopeful], other[hopeful], views[hopeful]
-    if len(near):
-        views = refine(_blur(one), _blur(other), views, _BLURRED_STEPS)
-        scores[near] = likeness(one, other, refine(one, other, views, _DETAIL_STEPS))
-    return scores
+    step = np.linalg.solve(curvature, -(slopes @ seen[:, :, None]))[:, :4, 0]
+    step = np.clip(step, -_REACH, _REACH)
+    moved = unit(seen + np.einsum("ij,ijk->ik", step, moves))
+    return step, np.einsum("ij,ij->i", moved, unit(shown))
 
 
-def _blur(pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return np.stack([cv2.GaussianBlur(picture, (0, 0), _BLUR) for picture in pictures])
+def _compare(codes: ImageCodes, pairs: _Pairs) -> tuple[list[tuple[int, int]], list[float]]:
+    """The pairs of rows (smaller, greater) with the same detail, and its correlation."""
+    found, scores = [], []
+    for start in range(0, len(pairs.source), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        one, other = codes.detail(pairs.source[part]), codes.detail(pairs.target[part])
+        view = pairs.view[part]
+        hopeful = np.flatnonzero(likeness(blur(one, _BLUR), blur(other, _BLUR), view) >= _HOPELESS)
+        one, other, view = one[hopeful], other[hopeful], view[hopeful]
+        if not len(hopeful):
+            continue
+        view = refine(blur(one, _BLUR), blur(other, _BLUR), view, _BLURRED_STEPS)
+        view = refine(one, other, view, _DETAIL_STEPS)
+        alike = likeness(one, other, view) >= _ALIKE
+        score = weakest_likeness(one, other, view)
+        whole = np.abs(view - WHOLE).max(axis=1) < _WHOLE
+        good = alike & (score >= np.where(whole, _SAME_WHOLE, _SAME_CROP))
+        ends = np.stack([pairs.source[part], pairs.target[part]], axis=1)[hopeful][good]
+        found += [(int(a), int(b)) for a, b in np.sort(ends, axis=1)]
+        scores += score[good].clip(max=1).tolist()
+    return found, scores

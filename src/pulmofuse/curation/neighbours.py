@@ -44,6 +44,22 @@ class Cells:
     starts: Rows
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Neighbours, each pair of query and row once, sorted by them.
+
+    Attributes:
+        query, row: int64 (found,).
+        view: int64 (found,), number of the view of the query that is nearest to the row.
+        score: float32 (found,), the cosine.
+    """
+
+    query: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int64]
+    view: npt.NDArray[np.int64]
+    score: npt.NDArray[np.float32]
+
+
 def build_cells(vectors: Vectors) -> Cells:
     """Divide vectors (n, d) of unit length into cells."""
     n = len(vectors)
@@ -56,29 +72,30 @@ def build_cells(vectors: Vectors) -> Cells:
 
 
 def neighbours(
-    cells: Cells, queries: Iterable[tuple[Rows, Vectors]], least: float, most: int
-) -> tuple[Rows, Rows]:
-    """Pairs (query's label, row) whose cosine is at least `least`, the `most` best of each label.
+    cells: Cells, views: Iterable[Vectors], owner: Rows, least: float, most: int
+) -> Found:
+    """For each vector of each view, the rows whose cosine is at least `least`.
 
     Args:
-        cells: what is searched.
-        queries: blocks of labels (m,) and vectors (m, d) of unit length; a label may come again,
-            with another view of the same thing.
+        cells: what is searched, n vectors.
+        views: the n vectors themselves, then as they would look otherwise; each (n, d), unit
+            length.
+        owner: (n,), rows of one owner are not neighbours of one another.
         least: smallest cosine.
-        most: neighbours kept for each query; bounds the work where everything looks alike.
-
-    Returns:
-        Labels and rows, each pair once, sorted. A label's own row is among them if it is as near.
+        most: neighbours kept for each vector; bounds the work where everything looks alike.
     """
-    keys, scores = np.empty(0, np.int64), np.empty(0, np.float32)
     n = len(cells.rows)
-    for labels, vectors in queries:
-        found = _search(cells, vectors, least, most)
-        new = labels[found[0]].astype(np.int64) * n + found[1]
-        keys, scores = np.concatenate([keys, new]), np.concatenate([scores, found[2]])
-        keys, scores = _best(keys, scores, n, most)
+    keys, scores, places = np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
+    for place, vectors in enumerate(views):
+        queries, rows, found = _search(cells, vectors, least, most)
+        other = owner[queries] != owner[rows]
+        keys = np.concatenate([keys, queries[other].astype(np.int64) * n + rows[other]])
+        scores = np.concatenate([scores, found[other]])
+        places = np.concatenate([places, np.full(int(other.sum()), place)])
+        kept = _best(keys, scores, n, most)
+        keys, scores, places = keys[kept], scores[kept], places[kept]
     order = np.argsort(keys)
-    return keys[order] // n, keys[order] % n
+    return Found(keys[order] // n, keys[order] % n, places[order], scores[order])
 
 
 def _search(
@@ -118,19 +135,14 @@ def _cut(similar: Vectors, least: float, most: int) -> npt.NDArray[np.bool_]:
     return high
 
 
-def _best(
-    keys: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], n: int, most: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Each key once with its best score, and of each label (key // n) the `most` best."""
+def _best(keys: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], n: int, most: int) -> Rows:
+    """Indices of each key's best score, for the `most` best keys of each query (key // n)."""
     order = np.lexsort((-scores, keys))
-    keys, scores = keys[order], scores[order]
-    first = np.r_[True, keys[1:] != keys[:-1]] if len(keys) else np.empty(0, bool)
-    keys, scores = keys[first], scores[first]
-    order = np.lexsort((keys, -scores, keys // n))
-    label = keys[order] // n
-    place = np.arange(len(label)) - np.searchsorted(label, label)
-    kept = order[place < most]
-    return keys[kept], scores[kept]
+    again = np.r_[False, keys[order[1:]] == keys[order[:-1]]][: len(order)]
+    order = order[~again]
+    order = order[np.lexsort((keys[order], -scores[order], keys[order] // n))]
+    query = keys[order] // n
+    return order[np.arange(len(query)) - np.searchsorted(query, query) < most]
 
 
 def _centres(vectors: Vectors, n_cells: int) -> Vectors:

@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import scipy.fft
 import soxr
 
 #: Telephone bandwidth: a copy that went through a call keeps nothing above it.
 RATE_HZ = 8000
 _LOW_HZ, _HIGH_HZ = 150.0, 3400.0
 N_BANDS = 16
-_WINDOW, _HOP = 512, 64  # 64 ms and 8 ms: fine enough to find an onset again within half a patch step
+_WINDOW, _HOP = (
+    512,
+    64,
+)  # 64 ms and 8 ms: fine enough to find an onset again within half a patch step
 #: A patch has 24 steps of two hops (384 ms), a sixth of it before the onset: one cough's burst.
 N_STEPS, _STEP = 24, 2
 _BEFORE = 4
@@ -22,6 +26,8 @@ MAX_ONSETS = 16
 _APART = 16
 #: Loudness range kept below the loudest hop; noise that a codec adds lies lower.
 _RANGE_DB = 50.0
+#: Power added before the logarithm: 16-bit rounding of one sample, far below any recording.
+_NOTHING = 1e-9
 #: Hops over which a rise in level counts as an onset.
 _RISE = 4
 _PATCH_BYTES = N_BANDS * N_STEPS // 2
@@ -112,8 +118,9 @@ def _log_spectrogram(
         samples = soxr.resample(samples, sample_rate_hz, RATE_HZ, quality="LQ")
     padded = np.pad(samples, _WINDOW // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
-    power = np.abs(np.fft.rfft(frames * _TAPER, axis=1)).astype(np.float32) ** 2
-    level = 10 * np.log10(power @ _FILTERS.T + np.finfo(np.float32).tiny)
+    spectrum = scipy.fft.rfft(frames * _TAPER, axis=1)
+    power = spectrum.real**2 + spectrum.imag**2
+    level = 10 * np.log10(power @ _FILTERS.T + _NOTHING)
     return np.maximum(level - (level.max() - _RANGE_DB), 0).astype(np.float32)
 
 

@@ -28,12 +28,12 @@ def sound_pairs(fingerprints: list[bytes]) -> tuple[Rows, Rows, npt.NDArray[np.f
     if not len(patches):
         return np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, np.float32)
     cells = build_cells(patches)
-    a, b = neighbours(cells, [(np.arange(len(patches)), patches)], _CANDIDATE, _CANDIDATES)
-    other = codes.owner[a] < codes.owner[b]
-    a, b = a[other], b[other]
-    score = np.einsum("ij,ij->i", patches[a], patches[b])
+    found = neighbours(cells, [patches], codes.owner, _CANDIDATE, _CANDIDATES)
+    a, b, score = found.query, found.row, found.score
     pairs, place = np.unique(
-        np.stack([codes.owner[a], codes.owner[b]], axis=1), axis=0, return_inverse=True
+        np.sort(np.stack([codes.owner[a], codes.owner[b]], axis=1), axis=1),
+        axis=0,
+        return_inverse=True,
     )
     best = np.zeros(len(pairs), np.float32)
     np.maximum.at(best, place.ravel(), score)
