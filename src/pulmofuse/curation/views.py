@@ -1,10 +1,312 @@
-"""Placeholder by the integrator so that imports work; helper VIEW replaces this file."""
+"""Is an image a chest X-ray from the front or from the side, an axial CT slice, or none of these?
 
-from pulmofuse.curation.remarks import Remark
+A thumbnail with stretched contrast goes through histograms of oriented gradients (Dalal and Triggs,
+CVPR 2005), the low frequencies of its cosine transform (Ahmed, Natarajan and Rao 1974) and a small
+grey-level histogram into a network with one hidden layer. Size, aspect, bit depth, compression and
+absolute brightness of the file are gone by then, so that they cannot become a shortcut.
+
+`scripts/train_views.py` makes views.safetensors; docs/decisions/0007-views.md says on what, and
+how well it does on images that it never saw.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from pulmofuse.curation.burnt_in import text_lines
+from pulmofuse.curation.remarks import Oddity, Remark
+from pulmofuse.errors import WeightsError
 from pulmofuse.io import Image
 from pulmofuse.schema import Modality
 
+Plane: TypeAlias = NDArray[np.float32]
+
+#: The weights, and the thresholds that were chosen on validation images.
+WEIGHTS = Path(__file__).with_name("views.safetensors")
+
+_SIDE = 64  # of the thumbnail; ribs and lung borders are still there
+_STRETCH = (2.0, 98.0)  # percentiles that become black and white: letters must not set the contrast
+_CELL, _BINS = 8, 9  # pixels of a cell's side, unsigned orientations (Dalal and Triggs)
+_BLOCK_CLIP = 0.2  # Lowe's clipped normalisation, as Dalal and Triggs take it
+_BLOCK_FLOOR = 0.5  # gradient sum of a block without content: noise is not blown up to structure
+_DCT_SIDE = 16
+_DCT_SCALE = 0.1  # brings the coefficients near to the range of the gradients
+_LEVELS = 16
+
+#: An image with fewer levels between these quantiles, of the levels that its file can store, holds
+#: nothing: the noise of a detector alone spans more.
+_CONTENT = (0.005, 0.995)
+_BLANK_LEVELS = 4
+#: Share of the body at either end of the range from which a remark is made. On development images
+#: one radiograph in a hundred has more; a lung window cuts off soft tissue by design, and one slice
+#: in thirty has more than its limit.
+_CLIPPED = {Modality.CXR: 0.05, Modality.CT: 0.30}
+_CLIP_SIDE = 128  # pixels that are counted along the longer side
+#: Hounsfield units that are shown as black and white to look at a volume: air to dense bone.
+_HU_RANGE = (-1024.0, 1024.0)
+
+#: DICOM Modality (PS3.3 C.7.3.1.1.1) of X-ray projections; of others only CT is ours.
+_PROJECTIONS = frozenset({"CR", "DX", "RG", "RF", "XA"})
+#: DICOM Modality that says nothing of the content: secondary capture, scanned film, document.
+_UNCERTAIN = frozenset({"", "SC", "OT", "HC", "DOC"})
+
+#: One span of grey levels; below it nothing is stretched.
+_LEAST_SPAN = 1e-3
+
+
+class View(StrEnum):
+    """What a picture shows, in the order of the network's outputs."""
+
+    FRONTAL = "frontal"  # chest X-ray, PA or AP
+    LATERAL = "lateral"  # chest X-ray from the side
+    AXIAL = "axial"  # CT; axial slices and the few coronal ones that it was shown
+    OTHER = "other"  # photo, drawing, chart, document, screenshot
+
 
 def image_remarks(image: Image, modality: Modality) -> tuple[Remark, ...]:
-    """Placeholder."""
-    return ()
+    """What is odd about an image that stands among those of `modality` (CT or CXR).
+
+    Of a volume the middle slice is looked at. What the header says for certain (Hounsfield units,
+    DICOM modality and view) is taken as it says; the rest is told from the pixels.
+
+    Raises:
+        WeightsError: the installed weights of the view classifier are missing or damaged.
+    """
+    plane = _shown(image)
+    grey, levels = _eight_bit(plane, image)
+    if levels <= _BLANK_LEVELS:
+        why = f"is almost blank: 99 % of it lies within {levels} grey levels"
+        return (Remark(Oddity.BLANK, why, "look at it, and leave it out"),)
+    remarks = [_kind_remark(image, plane, modality)]
+    if not image.hounsfield:
+        remarks.append(_clipped_remark(grey, modality))
+    remarks.append(_text_remark(grey))
+    return tuple(remark for remark in remarks if remark is not None)
+
+
+def _shown(image: Image) -> Plane:
+    """The middle slice (height, width) in [0, 1]."""
+    plane = image.pixels[image.pixels.shape[0] // 2]
+    if not image.hounsfield:
+        return plane
+    low, high = _HU_RANGE
+    return np.asarray(np.clip((plane - low) / (high - low), 0.0, 1.0), np.float32)
+
+
+def _eight_bit(plane: Plane, image: Image) -> tuple[NDArray[np.uint8], int]:
+    """The plane over its own range as uint8, and how many stored levels hold 99 % of it."""
+    low, high, _, _ = cv2.minMaxLoc(plane)
+    span = max(high - low, float(np.finfo(np.float32).tiny))
+    grey = cv2.convertScaleAbs(plane, alpha=255.0 / span, beta=-255.0 * low / span)
+    share = np.cumsum(np.bincount(grey.ravel(), minlength=256)) / grey.size
+    first, last = np.searchsorted(share, _CONTENT)
+    # 12-bit content in a 16-bit file fills a sixteenth of the range, and is not blank.
+    stored = _HU_RANGE[1] - _HU_RANGE[0] if image.hounsfield else 2 ** _bit_depth(image) - 1
+    return np.asarray(grey), round(float(last - first) / 255.0 * span * stored)
+
+
+def _bit_depth(image: Image) -> int:
+    """Stored bits of a value, 8 where the file does not say."""
+    return int(image.traits.get("bit_depth") or 8)
+
+
+def _kind_remark(image: Image, plane: Plane, modality: Modality) -> Remark | None:
+    """Is it what it should be: by the header where that is certain, else by the classifier?"""
+    stated = str(image.traits.get("dicom_modality", "")).upper()
+    if image.hounsfield or stated not in _UNCERTAIN:
+        kind = "CT" if image.hounsfield else stated
+        expected = kind == "CT" if modality is Modality.CT else kind in _PROJECTIONS
+        if not expected:
+            return _wrong_modality(f"its header says that it is {kind}", modality)
+        if modality is Modality.CT:
+            return None
+    if modality is Modality.CXR and (view := image.traits.get("view")):
+        return _lateral("its header says so") if view == "L" else None
+    p, threshold = classify_view(plane), view_model().threshold
+    if p[View.OTHER] >= threshold:
+        why = f"looks like no chest image, but a photo, drawing, chart or text ({_score(p, View.OTHER)})"
+        return Remark(Oddity.NOT_RADIOLOGY, why, "look at it, and leave it out")
+    if modality is Modality.CT:
+        projection = p[View.FRONTAL] + p[View.LATERAL]
+        if projection >= threshold:
+            return _wrong_modality(f"looks like an X-ray (score {projection:.2f})", modality)
+    elif p[View.AXIAL] >= threshold:
+        return _wrong_modality(f"looks like a CT slice ({_score(p, View.AXIAL)})", modality)
+    elif p[View.LATERAL] >= threshold:
+        return _lateral(f"looks so, {_score(p, View.LATERAL)}")
+    return None
+
+
+def _score(p: dict[View, float], view: View) -> str:
+    return f"score {p[view]:.2f}"
+
+
+def _wrong_modality(why: str, modality: Modality) -> Remark:
+    other = "the X-rays" if modality is Modality.CT else "the CT images"
+    return Remark(
+        Oddity.WRONG_MODALITY,
+        f"{why}, and stands among {modality.value.upper()} images",
+        f"move it to {other}, or leave it out",
+    )
+
+
+def _lateral(why: str) -> Remark:
+    return Remark(
+        Oddity.LATERAL,
+        f"is a lateral view ({why})",
+        "leave it out, unless the study means to mix views",
+    )
+
+
+def _clipped_remark(grey: NDArray[np.uint8], modality: Modality) -> Remark | None:
+    """How much of the body lies at the end of the range."""
+    share = _clipped_share(grey)
+    if share < _CLIPPED[modality]:
+        return None
+    why = f"{share:.0%} of the body are pure black or white"
+    return Remark(Oddity.CLIPPED, why, "export it again with a wider window")
+
+
+def _clipped_share(grey: NDArray[np.uint8]) -> float:
+    """Share of pixels at the lowest or highest grey, without the black around the body."""
+    step = max(1, round(max(grey.shape) / _CLIP_SIDE))
+    small = grey[::step, ::step]
+    black = cv2.compare(small, 0, cv2.CMP_EQ)
+    # Black that touches the border is the air outside or the collimator, and no loss.
+    _, labels = cv2.connectedComponents(black, connectivity=4)
+    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    outside = np.isin(labels, np.unique(edge[edge > 0]))
+    body = small.size - int(outside.sum())
+    clipped = int((black > 0).sum()) - int(outside.sum()) + int((small == 255).sum())
+    return clipped / max(body, 1)
+
+
+def _text_remark(grey: NDArray[np.uint8]) -> Remark | None:
+    lines = text_lines(grey)
+    if not lines:
+        return None
+    count = "one line" if len(lines) == 1 else f"{len(lines)} lines"
+    why = f"{count} of letters in the pixels"
+    return Remark(Oddity.BURNT_IN_TEXT, why, "see that no name stands in it; mask the letters")
+
+
+@dataclass(frozen=True, eq=False)
+class ViewModel:
+    """The network, `softmax(relu(features @ w1 + b1) @ w2 + b2)`.
+
+    Attributes:
+        w1, b1, w2, b2: float32 (features, hidden), (hidden,), (hidden, views), (views,).
+        threshold: probability from which a view counts as found.
+    """
+
+    w1: Plane
+    b1: Plane
+    w2: Plane
+    b2: Plane
+    threshold: float
+
+    def probabilities(self, features: Plane) -> NDArray[np.float64]:
+        """(n, features) -> (n, views); rows sum to 1."""
+        hidden = np.maximum(features @ self.w1 + self.b1, 0.0)
+        logits = (hidden @ self.w2 + self.b2).astype(np.float64)
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def classify_view(plane: Plane) -> dict[View, float]:
+    """Probability of each view.
+
+    Args:
+        plane: (height, width) in [0, 1]; bright is dense. Of a negative (dark is dense) the
+            gradients look alike, and mostly it is told as well.
+
+    Raises:
+        WeightsError: the installed weights are missing or damaged.
+    """
+    p = view_model().probabilities(view_features(plane)[np.newaxis])[0]
+    return {view: float(value) for view, value in zip(View, p, strict=True)}
+
+
+def view_features(plane: Plane) -> Plane:
+    """What the network sees of a plane (height, width): float32 (`FEATURES`,)."""
+    thumbnail = _thumbnail(plane)
+    spectrum = cv2.dct(thumbnail - thumbnail.mean())[:_DCT_SIDE, :_DCT_SIDE]
+    levels = np.histogram(thumbnail, _LEVELS, (0.0, 1.0))[0] / thumbnail.size
+    parts = (_gradients(thumbnail), _DCT_SCALE * np.asarray(spectrum).ravel(), np.sqrt(levels))
+    return np.concatenate(parts).astype(np.float32)
+
+
+_BLOCKS = _SIDE // _CELL - 1
+FEATURES = _BLOCKS * _BLOCKS * 4 * _BINS + _DCT_SIDE**2 + _LEVELS
+
+
+@cache
+def view_model(path: Path = WEIGHTS) -> ViewModel:
+    """Read the network, once.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or not of this architecture.
+    """
+    try:
+        with safe_open(path, framework="numpy") as stored:
+            tensors = {name: stored.get_tensor(name).astype(np.float32) for name in stored.keys()}  # noqa: SIM118
+            about: dict[str, Any] = json.loads((stored.metadata() or {}).get("views", "{}"))
+        model = ViewModel(**tensors, threshold=float(about["threshold"]))
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise WeightsError(
+            path, f"are no weights of the view classifier ({error})", "install Pulmofuse again"
+        ) from None
+    hidden = model.b1.size
+    shapes = (model.w1.shape, model.b1.shape, model.w2.shape, model.b2.shape)
+    if shapes != ((FEATURES, hidden), (hidden,), (hidden, len(View)), (len(View),)):
+        why = f"hold arrays of shapes {shapes}, which do not fit {FEATURES} features"
+        raise WeightsError(path, why, "install Pulmofuse again")
+    return model
+
+
+def _thumbnail(plane: Plane) -> Plane:
+    """(64, 64) float32 in [0, 1]; percentiles 2 and 98 are black and white."""
+    # Whatever the aspect: a thumbnail that kept it would tell portrait films from square slices.
+    small = cv2.resize(plane, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    low, high = np.percentile(small, _STRETCH)
+    stretched = (small - np.float32(low)) / np.float32(max(high - low, _LEAST_SPAN))
+    return np.asarray(np.clip(stretched, 0.0, 1.0), np.float32)
+
+
+def _gradients(thumbnail: Plane) -> Plane:
+    """Histograms of oriented gradients in blocks of 2 x 2 cells, (blocks * blocks * 36,)."""
+    dx = cv2.Sobel(thumbnail, cv2.CV_32F, 1, 0, ksize=1)
+    dy = cv2.Sobel(thumbnail, cv2.CV_32F, 0, 1, ksize=1)
+    size, angle = cv2.cartToPolar(dx, dy)
+    # Unsigned: a bright line on dark and a dark one on bright are the same edge.
+    place = (angle.ravel() * np.float32(_BINS / np.pi)) % _BINS
+    first = place.astype(np.intp) % _BINS
+    share = place - np.floor(place)
+    votes = size.ravel()
+    cells = np.bincount(
+        np.concatenate([_CELL_OF_PIXEL + first, _CELL_OF_PIXEL + (first + 1) % _BINS]),
+        np.concatenate([votes * (1.0 - share), votes * share]),
+        minlength=(_SIDE // _CELL) ** 2 * _BINS,
+    ).reshape(_SIDE // _CELL, _SIDE // _CELL, _BINS)
+    blocks = np.concatenate(
+        [cells[:-1, :-1], cells[1:, :-1], cells[:-1, 1:], cells[1:, 1:]], axis=-1
+    )
+    blocks /= np.sqrt((blocks**2).sum(axis=-1, keepdims=True)) + _BLOCK_FLOOR
+    np.minimum(blocks, _BLOCK_CLIP, out=blocks)
+    blocks /= np.sqrt((blocks**2).sum(axis=-1, keepdims=True)) + _BLOCK_CLIP / 2
+    return np.asarray(blocks.ravel(), np.float32)
+
+
+_ROW, _COLUMN = np.divmod(np.arange(_SIDE * _SIDE), _SIDE)
+#: First vote of each pixel's cell.
+_CELL_OF_PIXEL = ((_ROW // _CELL) * (_SIDE // _CELL) + _COLUMN // _CELL) * _BINS
