@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from pydicom import uid
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
@@ -73,7 +74,7 @@ def decode_jpeg_frame(frame: bytes, runner: Any) -> bytes:
     pictures = [*codec.decode(av.Packet(frame)), *codec.decode(None)]
     if len(pictures) != 1:
         raise ValueError(f"{len(pictures)} pictures in one frame")
-    pixels = pictures[0].to_ndarray()
+    pixels: npt.NDArray[Any] = pictures[0].to_ndarray()
     layout = pictures[0].format.name
     if layout == "gray16le":
         pixels = pixels >> (16 - header.bit_depth)  # ffmpeg uses the upper bits of the word
@@ -89,9 +90,9 @@ def decode_jpeg_frame(frame: bytes, runner: Any) -> bytes:
 
 def decode_j2k_frame(frame: bytes, runner: Any) -> bytes:
     """Decode one JPEG 2000 frame by OpenJPEG; arguments and errors as `decode_jpeg_frame`."""
-    import openjpeg
+    from openjpeg.utils import decode
 
-    pixels = np.asarray(openjpeg.decode(frame))
+    pixels = np.asarray(decode(frame))
     runner.set_option("bits_allocated", 8 * pixels.itemsize)
     if pixels.ndim == 3:
         runner.set_option("planar_configuration", 0)

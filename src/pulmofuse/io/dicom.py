@@ -37,8 +37,10 @@ codecs.install()
 
 _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _DECOMPRESS = "write it without compression first, e.g. `gdcmconv --raw IN OUT`"
-#: Whole data sets are deflated for reports and screenshots; 16,000 x 8,000 pixels of 16 bits.
+#: Whole data sets are deflated for reports and screenshots; 16,000 x 8,000 pixels of 16 bits ...
 _MAX_INFLATED_BYTES = 1 << 28
+#: ... and a drawing on black packs to a fiftieth. Small ones do no harm.
+_MAX_INFLATION, _SMALL_BYTES = 200, 1 << 22
 #: The file meta group follows the preamble and the magic; its first element tells its length.
 _META_START, _GROUP_LENGTH = 132, b"\x02\0\0\0UL\x04\0"
 #: What an image can have (PS3.3 C.7.6.3.1): grey or colour; bit, byte or word.
@@ -157,18 +159,19 @@ def _check_deflated(content: Content) -> None:
     """Refuse a deflated data set that unpacks beyond what a deflated image has."""
     data = content.data
     head = data[: _META_START + 1024]
-    if DeflatedExplicitVRLittleEndian.encode() + b"\0" not in head:
+    if DeflatedExplicitVRLittleEndian.encode() not in head:
         return
     if data[_META_START : _META_START + 8] != _GROUP_LENGTH:
         raise UnreadableFile(content.name, "deflated DICOM without a group length", COPY_AGAIN)
     start = _META_START + 12 + int.from_bytes(data[_META_START + 8 : _META_START + 12], "little")
     with decoding(content.name, "deflated DICOM is damaged"):
         unpacker = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
-        unpacker.decompress(data[start:], _MAX_INFLATED_BYTES)
+        most = min(_MAX_INFLATED_BYTES, max(_SMALL_BYTES, _MAX_INFLATION * len(data)))
+        unpacker.decompress(data[start:], most)
     if unpacker.unconsumed_tail:
         raise UnreadableFile(
             content.name,
-            f"deflated DICOM unpacks to more than {_MAX_INFLATED_BYTES:,} bytes",
+            f"deflated DICOM of {len(data):,} bytes unpacks to more than {most:,}",
             "write it without compression",
         )
 

@@ -56,7 +56,7 @@ def read_dicom_series(label: str, paths: list[Path]) -> Decoded:
         UnreadableFile: several series, sizes, orientations or acquisitions, no image at all, or a
             slice that cannot be read.
     """
-    every = [found for path in paths if (found := _look(path)) is not None]
+    every = [one for one in map(_look, paths) if one is not None]
     if not every:
         raise UnreadableFile(label, "holds DICOM files without images", "name an image series")
     slices, n_localizers = _one_series(label, every)

@@ -44,8 +44,8 @@ _VIEW_CODES = {
 _PROJECTIONS = {"CR", "DX", "RG", "RF", "XA", "PX"}
 _CHEST = re.compile(r"\b(CHEST|THORAX|CXR|LUNGS?)\b")
 _VIEW_WORDS = {
-    "PA": re.compile(r"\b(PA|P\.A\.|P/A|POSTERO-?ANTERIOR)(?![A-Z/])"),
-    "AP": re.compile(r"\b(AP|A\.P\.|A/P|ANTERO-?POSTERIOR)(?![A-Z/])"),
+    "PA": re.compile(r"\b(PA|P\.A|P/A|POSTERO-?ANTERIOR)\b"),
+    "AP": re.compile(r"\b(AP|A\.P|A/P|ANTERO-?POSTERIOR)\b"),
     "L": re.compile(r"\b(LAT|LATERAL)\b"),
 }
 #: A code string (VR CS, PS3.5 6.2): anything else was typed in by hand and may be anything.

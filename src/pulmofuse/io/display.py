@@ -163,9 +163,10 @@ def _modality(frames: npt.NDArray[Any], item: Dataset) -> npt.NDArray[Any]:
     if (slope, intercept) == (1.0, 0.0):
         return frames
     # Sixteen bits fit into the 24 of a float32; more do not.
-    values = frames.astype(np.float32 if frames.dtype.itemsize <= 2 else np.float64)
-    values *= values.dtype.type(slope)
-    values += values.dtype.type(intercept)
+    kind: type[np.floating[Any]] = np.float32 if frames.dtype.itemsize <= 2 else np.float64
+    values: npt.NDArray[np.floating[Any]] = frames.astype(kind)
+    values *= kind(slope)
+    values += kind(intercept)
     return values.astype(np.float32, copy=False)
 
 

@@ -65,7 +65,7 @@ def decode_by_ffmpeg(
                     "record it with sound",
                 )
             stream = container.streams.audio[0]
-            stream.thread_type = "NONE"
+            stream.codec_context.thread_count = 1
             declared_s = _declared_s(container, stream)
             samples, rate = _collect(content.name, container, stream, max_samples)
             codec = stream.codec_context.name
@@ -138,4 +138,7 @@ def _block(frame: Any) -> npt.NDArray[np.float32]:
     if not frame.format.is_planar:
         values = values.reshape(-1, len(frame.layout.channels)).T
     scale, middle = _SCALES.get(layout.removesuffix("p"), (1.0, 0.0))
-    return ((values.astype(np.float32) - np.float32(middle)) / np.float32(scale)).astype(np.float32)
+    block: npt.NDArray[np.float32] = values.astype(np.float32)
+    block -= np.float32(middle)
+    block /= np.float32(scale)
+    return block

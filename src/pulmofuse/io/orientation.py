@@ -68,4 +68,4 @@ def to_axial(volume: npt.NDArray[Any], orientation: FloatArray) -> npt.NDArray[A
     )
     turned = volume.transpose(order)
     flipped = [k for k, (a, w) in enumerate(zip(order, wanted, strict=True)) if axes[a][w] < 0]
-    return np.flip(turned, flipped) if flipped else turned
+    return np.flip(turned, tuple(flipped)) if flipped else turned

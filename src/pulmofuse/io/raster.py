@@ -97,13 +97,14 @@ def _decode(content: Content, header: Header) -> list[npt.NDArray[Any]]:
     size = (header.height, header.width)
     if content.kind.format == "tiff" and _TURNS.get(header.orientation or 1, (False,))[0]:
         size = size[::-1]
-    for stored in found:
-        if stored is None or stored.shape[:2] != size or stored.dtype != found[0].dtype:
-            raise UnreadableFile(content.name, why, COPY_AGAIN)
+    pages = [np.asarray(stored) for stored in found if stored is not None]
+    alike = all(page.shape[:2] == size and page.dtype == pages[0].dtype for page in pages)
+    if len(pages) < len(found) or not alike:
+        raise UnreadableFile(content.name, why, COPY_AGAIN)
     # OpenCV turns white-is-zero round in 8 bits only.
-    if header.white_is_zero and found[0].dtype == np.uint16:
-        found = [np.invert(stored) for stored in found]
-    return [np.asarray(stored) for stored in found]
+    if header.white_is_zero and pages[0].dtype == np.uint16:
+        pages = [np.invert(page) for page in pages]
+    return pages
 
 
 def _grey(stored: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], bool]:
@@ -118,8 +119,7 @@ def _grey(stored: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], bool]:
     blue, green, red = cv2.split(bgr)
     span = cv2.subtract(cv2.max(cv2.max(blue, green), red), cv2.min(cv2.min(blue, green), red))
     step = _COLOUR_STEP * _STORED_RANGES.get(bgr.dtype, 1.0)
-    n_coloured = np.count_nonzero(span > step)
-    colour = n_coloured > _COLOUR_SHARE * span.size
+    colour = int(np.count_nonzero(span > step)) > _COLOUR_SHARE * span.size
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)), colour
 
 
@@ -127,7 +127,7 @@ def _turned(volume: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     """Planes (n, height, width) as they are to be displayed (EXIF 2.32, tag 274)."""
     transposed, flipped = _TURNS.get(orientation, (False, ()))
     planes = volume.transpose(0, 2, 1) if transposed else volume
-    return np.ascontiguousarray(np.flip(planes, [axis + 1 for axis in flipped]))
+    return np.ascontiguousarray(np.flip(planes, tuple(axis + 1 for axis in flipped)))
 
 
 def _unit_range(name: str, volume: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -101,7 +101,8 @@ def _read_numbered(label: str, paths: list[Path], formats: Counter[str]) -> Deco
                 f"slices differ in size ({ordered[0].name} and {path.name})",
                 _ONE_FOLDER,
             )
-        check_pixels(label, *planes[0].shape[1:], len(planes))
+        height, width = planes[0].shape[1:]
+        check_pixels(label, height, width, len(planes))
     if len(paths) == 1:
         return decoded
     traits = {**first, "ordered_by": "name", "missing_slices": missing, "duplicate_slices": 0}

@@ -111,7 +111,7 @@ def _decode(content: Content) -> tuple[npt.NDArray[np.float32], int, str]:
     n_frames = sum(len(block) for block in blocks)
     if not n_frames:
         raise UnreadableFile(content.name, f"{label} holds no audio frames", COPY_AGAIN)
-    if n_frames < declared - (_MP3_SLACK_FRAMES if content.kind.format == "mp3" else 0):
+    if n_frames < declared - (_MP3_SLACK_FRAMES if subtype.startswith("MPEG") else 0):
         raise UnreadableFile(
             content.name, f"{label} ends after {n_frames:,} of {declared:,} frames", COPY_AGAIN
         )
@@ -165,7 +165,7 @@ def _traits(
         "duration_s": n_samples / rate,
         "bits_per_second": 8.0 * len(content.data) * rate / n_samples,
         "peak": peak,
-        "clipped_fraction": n_clipped / samples.size,
+        "clipped_fraction": float(n_clipped / samples.size),
         "silent_fraction": _silent_fraction(mono, rate),
         "bandwidth_hz": _bandwidth_hz(mono, rate),
     }

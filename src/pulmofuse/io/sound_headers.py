@@ -20,6 +20,7 @@ _AMR_FRAME_BYTES = {
     b"#!AMR\n": (12, 13, 15, 17, 19, 20, 26, 31, 5, 0, 0, 0, 0, 0, 0, 0),
     b"#!AMR-WB\n": (17, 23, 32, 36, 40, 46, 50, 58, 60, 5, 0, 0, 0, 0, 0, 0),
 }
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 #: Identifiers of EBML elements (RFC 8794, RFC 9559).
 _EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
 
@@ -180,6 +181,21 @@ def _check_mp4(content: Content) -> None:
         position += size
 
 
+def _check_wma(content: Content) -> None:
+    """Walk the objects of an ASF file (ASF specification, 2.1): header and data must be there."""
+    data, position = content.data, 0
+    while position + 24 <= len(data):
+        guid = data[position : position + 16]
+        (size,) = struct.unpack_from("<Q", data, position + 16)
+        if guid == _ASF_DATA and size == 0:  # a broadcast, of unknown length
+            return
+        if size < 24:
+            raise UnreadableFile(content.name, f"WMA is damaged near byte {position:,}", COPY_AGAIN)
+        position += size
+        if position > len(data):
+            raise _cut(content, position)
+
+
 _CHECKS: dict[str, Callable[[Content], None]] = {
     "wav": _check_wav,
     "aiff": _check_aiff,
@@ -190,4 +206,5 @@ _CHECKS: dict[str, Callable[[Content], None]] = {
     "amr": _check_amr,
     "webm": _check_webm,
     "mp4": _check_mp4,
+    "wma": _check_wma,
 }
