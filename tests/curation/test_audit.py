@@ -11,12 +11,15 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pulmofuse.curation import Audit, audit
+from pulmofuse.curation.copies import no_pairs
 from pulmofuse.curation.sample_size import auc_standard_error, smallest_difference
 from pulmofuse.schema import manifest_frame
 
 IDS = {
     "leakage.patient",
     "leakage.exact_duplicate",
+    "leakage.near_duplicate",
+    "leakage.series",
     "labels.contradiction",
     "confounding.source",
     "confounding.traits",
@@ -69,11 +72,18 @@ def both() -> pd.DataFrame:
     return _cohort("ct", "cough")
 
 
-def _audit(frame: pd.DataFrame, sha256: dict[int, str] | None = None) -> Audit:
-    hashes = pd.Series([f"{i:064x}" for i in range(len(frame))], index=frame.index)
-    for row, value in (sha256 or {}).items():
-        hashes.iloc[row] = value
-    return audit(frame, frame["label"], hashes, 5)
+def _pairs(*rows: tuple[str, str, str]) -> pd.DataFrame:
+    """Pairs from (record, record, kind)."""
+    if not rows:
+        return no_pairs()
+    table = pd.DataFrame(rows, columns=["record_a", "record_b", "kind"])
+    return table.assign(score=np.where(table["kind"] == "exact", 1.0, 0.97))
+
+
+def _audit(frame: pd.DataFrame, *pairs: tuple[str, str, str], **columns: object) -> Audit:
+    """Audit of a manifest whose labels are the classes, all records used unless said otherwise."""
+    records = frame.assign(**({"y_true": frame["label"], "used": True} | columns))
+    return audit(records, _pairs(*pairs), 5)
 
 
 def _checks(found: Audit, name: str, modality: str = ""):
@@ -95,15 +105,16 @@ def test_json_has_the_agreed_shape(clean) -> None:
     tree = json.loads(json.dumps(_audit(clean).to_json(), allow_nan=False))
     assert set(tree) == {"verdict", "checks"}
     keys = ["id", "verdict", "value", "low", "high", "detail", "remedy", "modality"]
-    assert all(list(check) == keys for check in tree["checks"])
+    more = ["p_value", "null_95", "thresholds", "table"]
+    assert all(list(check) == keys + more for check in tree["checks"])
 
 
 def test_the_order_of_rows_does_not_matter(clean) -> None:
-    hashes = pd.Series(clean["record_id"].to_numpy(), index=clean.index)
-    order = clean.sample(frac=1, random_state=4).index
-    first = audit(clean, clean["label"], hashes, 5)
-    # target and sha256 are aligned by index, whatever their own order
-    assert audit(clean.loc[order], clean["label"], hashes, 5) == first
+    pairs = [("ct0", "ct8", "near"), ("ct3", "ct9", "exact")]
+    first = _audit(clean, *pairs)
+    again = _audit(clean.sample(frac=1, random_state=4), *pairs[::-1])
+    assert again.to_json() == first.to_json()
+    pd.testing.assert_frame_equal(again.duplicates, first.duplicates)
 
 
 def test_a_patient_in_two_splits_is_leakage(plain) -> None:
@@ -122,51 +133,100 @@ def test_unknown_patients_are_named_as_a_blind_spot(plain) -> None:
     assert "100 records of 200" in check.detail
 
 
-def test_identical_content_in_two_splits_is_leakage(plain) -> None:
+@pytest.mark.parametrize("kind", ["exact", "near"])
+def test_copies_in_two_splits_are_leakage_of_their_kind(plain, kind: str) -> None:
     plain.loc[[0, 8], "split"] = ["train", "test"]
-    (check,) = _checks(_audit(plain, {0: "same", 8: "same"}), "leakage.exact_duplicate")
+    found = _audit(plain, ("ct0", "ct8", kind))
+    other = "near" if kind == "exact" else "exact"
+    (check,) = _checks(found, f"leakage.{kind}_duplicate")
     assert (check.verdict, check.value) == ("fail", 1.0)
-    assert "ct/0.png and ct/8.png" in check.detail
-
-
-def test_identical_content_in_one_split_is_none(plain) -> None:
-    plain.loc[[0, 8], "split"] = ["train", "train"]
-    (check,) = _checks(_audit(plain, {0: "same", 8: "same"}), "leakage.exact_duplicate")
-    assert check.verdict == "pass"
-
-
-def test_unknown_hashes_are_not_duplicates_of_each_other(plain) -> None:
-    hashes = pd.Series(None, index=plain.index, dtype=object)
-    found = audit(plain, plain["label"], hashes, 5)
-    assert _checks(found, "leakage.exact_duplicate")[0].verdict == "pass"
-    assert _checks(found, "labels.contradiction")[0].verdict == "pass"
-
-
-def test_one_content_under_two_classes_fails(plain) -> None:
-    assert plain.loc[0, "label"] != plain.loc[2, "label"]
-    files, people = _checks(_audit(plain, {0: "same", 2: "same"}), "labels.contradiction")
-    assert (files.verdict, files.value, people.verdict) == ("fail", 1.0, "pass")
-    assert "ct/0.png and ct/2.png" in files.detail
+    assert "1 pair of files" in check.detail
+    assert "1 test file" in check.detail
+    assert "ct/0.png (train) and ct/8.png (test)" in check.detail
+    assert _checks(found, f"leakage.{other}_duplicate")[0].verdict == "pass"
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(1, "1 file content stands"), (112, "112 file contents stand")]
+    ("splits", "used"),
+    [(("train", "train"), True), ((None, "test"), True), (("train", "test"), False)],
+    ids=["one split", "not split yet", "left out before"],
 )
-def test_contradictions_left_out_before_the_split_warn(plain, count, words) -> None:
-    hashes = pd.Series(None, index=plain.index, dtype=object)
-    found = audit(plain, plain["label"], hashes, 5, contradictions=count)
-    files, people = _checks(found, "labels.contradiction")
-    assert (files.verdict, files.value, people.verdict) == ("warn", float(count), "pass")
-    assert files.detail.startswith(words)
-    assert "left out before the split" in files.detail
-    assert files.remedy == "find out which label is right"
+def test_copies_that_are_not_used_on_both_sides_leak_nothing(plain, splits, used: bool) -> None:
+    plain.loc[[0, 8], "split"] = list(splits)
+    found = _audit(plain, ("ct0", "ct8", "exact"), used=[i != 0 or used for i in range(200)])
+    assert _checks(found, "leakage.exact_duplicate")[0].verdict == "pass"
 
 
-def test_a_contradiction_still_in_the_records_outweighs_those_left_out(plain) -> None:
-    hashes = pd.Series(None, index=plain.index, dtype=object)
-    hashes[[0, 2]] = "same"
-    found = audit(plain, plain["label"], hashes, 5, contradictions=3)
-    assert _checks(found, "labels.contradiction")[0].verdict == "fail"
+def test_slices_of_one_volume_in_two_splits_are_leakage(plain) -> None:
+    plain["series_id"] = [f"v{i // 4}" for i in range(200)]
+    plain["split"] = [("train", "test")[i // 4 % 2] for i in range(200)]
+    assert _checks(_audit(plain), "leakage.series")[0].verdict == "pass"
+    plain.loc[0, "split"] = "test"
+    (check,) = _checks(_audit(plain), "leakage.series")
+    assert (check.verdict, check.value) == ("fail", 1.0)
+    assert "east/ct/v0 (test, train)" in check.detail
+
+
+def test_volumes_of_two_sources_may_have_one_number(plain) -> None:
+    plain["series_id"] = "1"
+    plain["source"] = plain["split"]
+    assert _checks(_audit(plain), "leakage.series")[0].verdict == "pass"
+
+
+@pytest.mark.parametrize("kind", ["exact", "near"])
+def test_one_content_under_two_classes_fails(plain, kind: str) -> None:
+    assert plain.loc[0, "label"] != plain.loc[2, "label"]
+    contents, people = _checks(_audit(plain, ("ct0", "ct2", kind)), "labels.contradiction")
+    assert (contents.verdict, contents.value, people.verdict) == ("fail", 1.0, "pass")
+    assert "ct/0.png (normal) and ct/2.png (covid19)" in contents.detail
+
+
+def test_contradictions_left_out_before_warn_and_are_counted_by_content(plain) -> None:
+    pairs = [("ct0", "ct2", "exact"), ("ct2", "ct4", "near"), ("ct8", "ct10", "exact")]
+    out = plain["record_id"].isin(["ct0", "ct2", "ct4", "ct8", "ct10"])
+    contents, people = _checks(_audit(plain, *pairs, used=~out), "labels.contradiction")
+    assert (contents.verdict, contents.value, people.verdict) == ("warn", 2.0, "pass")
+    assert "2 contents (5 files) stand under two classes" in contents.detail
+    assert "left out before the split" in contents.detail
+    # One copy that slipped back in is worse than all that are out.
+    contents, _ = _checks(
+        _audit(plain, *pairs, used=~out | (plain.index == 8)), "labels.contradiction"
+    )
+    assert (contents.verdict, contents.value) == ("fail", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "verdict"),
+    [
+        (("normal", "not_covid19"), ("normal", "not_covid19"), "pass"),
+        (("covid19", "not_covid19"), ("covid19", "not_covid19"), "fail"),
+        (("normal", "pneumonia"), ("negative", "negative"), "pass"),
+        (("normal", "tuberculosis"), ("normal", None), "fail"),
+        (("normal", "unknown"), ("normal", None), "pass"),
+        (("normal", "not_covid19"), ("normal", None), "pass"),
+    ],
+)
+def test_what_contradicts(plain, labels, classes, verdict: str) -> None:
+    plain.loc[[0, 8], "label"] = list(labels)
+    y_true = plain["label"].astype(object)
+    y_true[[0, 8]] = list(classes)
+    found = _audit(plain, ("ct0", "ct8", "exact"), y_true=y_true)
+    assert _checks(found, "labels.contradiction")[0].verdict == verdict
+
+
+def test_duplicates_lists_every_pair_gravest_first(plain) -> None:
+    plain["split"] = "train"
+    plain.loc[8, "split"] = "test"
+    pairs = [("ct0", "ct1", "exact"), ("ct0", "ct8", "near"), ("ct2", "ct4", "near")]
+    found = _audit(plain, *pairs, used=[i != 4 for i in range(200)])
+    table = found.duplicates
+    assert table["path_a"].tolist() == ["ct/2.png", "ct/0.png", "ct/0.png"]
+    assert table["path_b"].tolist() == ["ct/4.png", "ct/8.png", "ct/1.png"]
+    assert table.iloc[0].to_dict() == {
+        "path_a": "ct/2.png", "path_b": "ct/4.png", "kind": "near", "score": 0.97,
+        "label_a": "covid19", "label_b": "normal", "split_a": "train", "split_b": "train",
+        "patient_a": "ct-p1", "patient_b": "ct-p2",
+    }  # fmt: skip
 
 
 def test_one_patient_under_two_classes_warns(plain) -> None:
@@ -214,7 +274,7 @@ def test_the_trait_that_predicts_the_class_is_named(plain, flips: float, verdict
     assert check.verdict == verdict
     assert check.value == pytest.approx(roc_auc_score(covid, fast), abs=0.04)
     assert check.low < check.value < check.high <= 1
-    assert "Most telling: sample_rate_hz alone tells covid19 from normal: AUC" in check.detail
+    assert "Most telling: sample rate alone tells covid19 from normal: AUC" in check.detail
 
 
 def test_a_missing_trait_can_tell_too(plain) -> None:
@@ -246,7 +306,7 @@ def test_three_classes_are_macro_averaged(plain) -> None:
         {0: "normal", 1: "covid19", 2: "pneumonia"}
     )
     plain["traits"] = [json.dumps({"width": 300 if t == "covid19" else 200}) for t in target]
-    found = audit(plain, target, pd.Series(plain["record_id"], index=plain.index), 5)
+    found = _audit(plain, y_true=target)
     (check,) = _checks(found, "confounding.traits", "ct")
     # COVID-19 is told from the rest with AUC 1, each of the others with .75 at best.
     assert check.value == pytest.approx((1 + 0.75 + 0.75) / 3, abs=0.05)
@@ -287,8 +347,7 @@ def test_a_manifest_without_splits_is_audited_too(plain) -> None:
 
 
 def test_records_without_a_class_are_left_out(both) -> None:
-    target = both["label"].where(both["modality"] == "ct")
-    found = audit(both, target, pd.Series(both["record_id"], index=both.index), 5)
+    found = _audit(both, y_true=both["label"].where(both["modality"] == "ct"))
     assert {check.modality for check in found.checks} == {"", "ct"}
 
 

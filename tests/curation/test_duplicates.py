@@ -1,28 +1,47 @@
-"""Copies: contradicting ones go altogether, others down to one, published splits stay."""
+"""Copies: contradicting ones go altogether, exact ones down to one, published splits stay."""
 
 from __future__ import annotations
+
+from itertools import combinations
 
 import pandas as pd
 import pytest
 
-from pulmofuse.curation import drop_duplicates
+from pulmofuse.curation.copies import no_pairs
+from pulmofuse.curation.duplicates import drop_duplicates
+
+Row = tuple[str, str, str | None, str | None]
 
 
-def _records(*rows: tuple[str, str, str, str | None]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=["record_id", "sha256", "y_true", "split"])
-    return frame.assign(path=frame["record_id"] + ".png", modality="ct", source="s")
+def _records(*rows: Row) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=["record_id", "content", "y_true", "split"]).astype(object)
+    return frame.assign(
+        path=frame["record_id"] + ".png", modality="ct", source="s", label=frame["y_true"]
+    )
+
+
+def _pairs(records: pd.DataFrame, *near: tuple[str, str]) -> pd.DataFrame:
+    """Exact pairs of equal content, and the near pairs given."""
+    rows = [
+        (a, b, "exact", 1.0)
+        for _, own in records.groupby("content")
+        for a, b in combinations(own["record_id"], 2)
+    ]
+    rows += [(a, b, "near", 0.95) for a, b in near]
+    columns = ["record_a", "record_b", "kind", "score"]
+    return pd.DataFrame(rows, columns=columns) if rows else no_pairs()
 
 
 @pytest.mark.parametrize(
-    ("rows", "kept"),
+    ("rows", "near", "kept"),
     [
-        ([("a", "1", "x", None), ("b", "2", "y", None)], ["a", "b"]),
-        ([("b", "1", "x", None), ("a", "1", "x", None)], ["a"]),
-        ([("a", "1", "x", None), ("b", "1", "y", None), ("c", "2", "x", None)], ["c"]),
-        ([("a", "1", "x", "train"), ("b", "1", "x", "test")], ["a", "b"]),
-        ([("a", "1", "x", "train"), ("b", "1", "y", "test")], []),
-        ([("a", "1", "x", None), ("b", "1", "x", "test")], ["b"]),
-        ([("a", "1", "x", "test"), ("b", "1", "x", None), ("c", "1", "x", None)], ["a"]),
+        ([("a", "1", "x", None), ("b", "2", "y", None)], [], ["a", "b"]),
+        ([("b", "1", "x", None), ("a", "1", "x", None)], [], ["a"]),
+        ([("a", "1", "x", None), ("b", "1", "y", None), ("c", "2", "x", None)], [], ["c"]),
+        ([("a", "1", "x", "train"), ("b", "1", "x", "test")], [], ["a", "b"]),
+        ([("a", "1", "x", "train"), ("b", "1", "y", "test")], [], []),
+        ([("a", "1", "x", None), ("b", "1", "x", "test")], [], ["b"]),
+        ([("a", "1", "x", "test"), ("b", "1", "x", None), ("c", "1", "x", None)], [], ["a"]),
         (
             [
                 ("a", "1", "x", None),
@@ -31,8 +50,17 @@ def _records(*rows: tuple[str, str, str, str | None]) -> pd.DataFrame:
                 ("d", "2", "x", None),
                 ("e", "2", "x", None),
             ],
+            [],
             ["b", "c", "d"],
         ),
+        ([("a", "1", "x", None), ("b", "2", "x", None)], [("a", "b")], ["a", "b"]),
+        ([("a", "1", "x", None), ("b", "2", "y", None)], [("a", "b")], []),
+        (
+            [("a", "1", "x", None), ("b", "2", "x", None), ("c", "3", "y", "test")],
+            [("a", "b"), ("b", "c")],
+            [],
+        ),
+        ([("a", "1", "x", None), ("b", "1", "x", None), ("c", "2", "y", None)], [("b", "c")], []),
     ],
     ids=[
         "no copies",
@@ -43,26 +71,32 @@ def _records(*rows: tuple[str, str, str, str | None]) -> pd.DataFrame:
         "free copy before its placed one",
         "free copies after their placed one",
         "each content by itself",
+        "near copies of one class",
+        "near copies of two classes",
+        "a near copy of a near copy of another class",
+        "an exact copy of a near copy of another class",
     ],
 )
-def test_which_records_are_kept(
-    rows: list[tuple[str, str, str, str | None]], kept: list[str]
-) -> None:
-    records, exclusions, _ = drop_duplicates(_records(*rows))
-    assert records["record_id"].tolist() == kept
-    assert len(exclusions) == len(rows) - len(kept)
+def test_which_records_are_kept(rows: list[Row], near, kept: list[str]) -> None:
+    records = _records(*rows)
+    left, exclusions, out = drop_duplicates(records, _pairs(records, *near))
+    assert left["record_id"].tolist() == kept
+    assert {e.path for e in exclusions} == set(out["path"])
+    together = sorted([*left["record_id"], *out["record_id"]])
+    assert together == sorted(records["record_id"])
+    assert list(left.columns) == list(out.columns) == list(records.columns)
 
 
 def test_the_reason_names_the_labels_and_the_remedy_the_copy_that_stays() -> None:
-    rows = [
+    records = _records(
         ("a", "1", "x", None),
         ("b", "1", "y", None),
         ("c", "2", "x", None),
         ("d", "2", "x", None),
         ("e", "3", "x", None),
         ("f", "3", "x", "test"),
-    ]
-    _, exclusions, contradictions = drop_duplicates(_records(*rows))
+    )
+    _, exclusions, _ = drop_duplicates(records, _pairs(records))
     copy = "an exact copy of another file"
     assert {e.path: e.reason for e in exclusions} == {
         "a.png": "the same content is labelled x and y",
@@ -75,17 +109,35 @@ def test_the_reason_names_the_labels_and_the_remedy_the_copy_that_stays() -> Non
         "d.png": "none needed: c.png is kept",
         "e.png": "none needed: f.png is kept",
     }
-    assert contradictions == 1
 
 
-def test_contradictions_are_counted_by_content_not_by_file() -> None:
-    rows = [(f"{sha}{i}", sha, "xy"[i % 2], None) for sha in "12" for i in range(3)]
-    kept, exclusions, contradictions = drop_duplicates(_records(*rows, ("z", "3", "x", None)))
-    assert (kept["record_id"].tolist(), len(exclusions), contradictions) == (["z"], 6, 2)
-    assert drop_duplicates(kept)[2] == 0
+def test_a_label_that_is_a_set_does_not_contradict_its_members() -> None:
+    records = _records(("a", "1", None, None), ("b", "1", None, None), ("c", "2", None, None))
+    records["label"] = ["normal", "not_covid19", "covid19"]
+    pairs = _pairs(records)
+    assert drop_duplicates(records, pairs)[0]["record_id"].tolist() == ["a", "c"]
+    pairs = _pairs(records, ("b", "c"))
+    assert drop_duplicates(records, pairs)[0].empty
 
 
-def test_the_same_bytes_in_two_modalities_are_not_copies() -> None:
-    records = _records(("a", "1", "x", None), ("b", "1", "y", None))
-    records["modality"] = ["ct", "cxr"]
-    assert len(drop_duplicates(records)[0]) == 2
+def test_two_members_of_a_set_contradict_each_other_through_it() -> None:
+    """a and c are never listed as a pair, but both are copies of b."""
+    records = _records(("a", "1", None, None), ("b", "2", None, None), ("c", "3", None, None))
+    records["label"] = ["normal", "not_covid19", "pneumonia"]
+    assert drop_duplicates(records, _pairs(records, ("a", "b"), ("b", "c")))[0].empty
+
+
+def test_pairs_of_records_that_are_not_there_are_passed_over() -> None:
+    records = _records(("a", "1", "x", None), ("b", "2", "y", None))
+    kept, _, _ = drop_duplicates(records, _pairs(records, ("a", "gone"), ("gone", "b")))
+    assert len(kept) == 2
+
+
+def test_the_result_does_not_hang_on_the_order_of_rows() -> None:
+    records = _records(*[(f"r{i:02d}", str(i % 9), "xy"[i % 9 > 6 and i > 20], None)
+                         for i in range(30)])  # fmt: skip
+    pairs = _pairs(records)
+    first, _, _ = drop_duplicates(records, pairs)
+    again, _, _ = drop_duplicates(records.iloc[::-1], pairs.sample(frac=1, random_state=1))
+    assert sorted(again["record_id"]) == sorted(first["record_id"])
+    assert again.index.tolist() == sorted(first.index, reverse=True)

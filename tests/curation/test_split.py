@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pulmofuse.config import SplitConfig
-from pulmofuse.curation import assign_splits, split_hash
+from pulmofuse.curation.split import assign_splits, split_hash
 from pulmofuse.errors import StudyError
 from pulmofuse.schema import manifest_frame
 
@@ -223,3 +223,143 @@ def test_split_hash_sees_every_move_and_nothing_else() -> None:
     moved = split.copy()
     moved.loc[0, "split"] = "val" if moved.loc[0, "split"] != "val" else "test"
     assert split_hash(moved) != split_hash(split)
+
+
+def test_groups_take_the_place_of_patients() -> None:
+    frame, target = manifest([(f"p{i}", "ct", "ab"[i % 2]) for i in range(60)])
+    groups = pd.Series([f"g{i // 6}" for i in range(60)])
+    split = assign_splits(frame, target, CONFIG, 1, groups)
+    assert split["split"].groupby(groups).nunique().max() == 1
+    # Ten groups: .65, .15 and .20 of them, and .5 may be rounded either way.
+    counts = split["split"].value_counts()
+    assert counts["test"] == 12
+    assert (counts["train"], counts["val"]) in {(42, 6), (36, 12)}
+
+
+def test_a_group_follows_its_published_member() -> None:
+    rows = [(f"p{i}", "ct", "ab"[i % 2], "test" if i == 0 else None) for i in range(30)]
+    frame, target = manifest(rows)
+    groups = pd.Series([f"g{i // 3}" for i in range(30)])
+    split = assign_splits(frame, target, CONFIG, 1, groups)
+    assert split["split"].iloc[:3].tolist() == ["test"] * 3
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5, 10])
+def test_every_patient_is_tested_in_one_fold_and_validated_in_one_at_most(folds: int) -> None:
+    rows = [(f"p{i}", "ct", "ab"[i % 3 == 0], "train") for i in range(120) for _ in range(2)]
+    frame, target = manifest(rows)
+    tested: list[str] = []
+    for fold in range(folds):
+        config = SplitConfig(method="kfold", folds=folds, fold=fold, val=0.1)
+        split = assign_splits(frame, target, config, 3)
+        assert split.groupby("patient_id")["split"].nunique().max() == 1
+        for name, n in (("a", 80), ("b", 40)):
+            counts = _patients(split, target, "ct", name)
+            assert counts["test"] == pytest.approx(n / folds, abs=1)
+            assert counts["val"] == pytest.approx(n * 0.1, abs=1)
+            assert counts["train"] > 0
+        tested += split.loc[split["split"] == "test", "patient_id"].unique().tolist()
+    assert sorted(tested) == sorted(frame["patient_id"].unique())
+
+
+def test_folds_need_a_patient_of_each_class_each() -> None:
+    frame, target = manifest([(f"p{i}", "ct", "ab"[i < 4]) for i in range(30)])
+    config = SplitConfig(method="kfold", folds=5)
+    with pytest.raises(StudyError, match="class b in ct: 4 patients, and 5 folds"):
+        assign_splits(frame, target, config, 1)
+
+
+def _multi_source() -> tuple[pd.DataFrame, pd.Series]:
+    """30 patients of each of three sources in ct, 40 in cough of a fourth; p0 is in two."""
+    rows = [(f"{s}{i}", "ct", "ab"[i % 2], "train", s) for s in "xyz" for i in range(30)]
+    rows += [(f"w{i}", "cough", "ab"[i % 2], "train", "w") for i in range(40)]
+    return manifest([*rows, ("x0", "ct", "a", "train", "y")])
+
+
+def test_held_out_sources_are_the_test_set_of_their_modality() -> None:
+    frame, target = _multi_source()
+    frame["site"] = frame["patient_id"].where(frame["patient_id"] == "z5")
+    config = SplitConfig(method="held_out", held_out=("x", "z5"))
+    split = assign_splits(frame, target, config, 1)
+    ct = split["modality"] == "ct"
+    tested = set(split.loc[ct & (split["split"] == "test"), "patient_id"])
+    assert tested == {f"x{i}" for i in range(30)} | {"z5"}
+    assert split.groupby("patient_id")["split"].nunique().max() == 1
+    rest = split[ct & ~split["patient_id"].isin(tested)].groupby("split")["patient_id"].nunique()
+    # .15 / (1 - .2) of the 59 other patients
+    assert rest.to_dict() == pytest.approx({"train": 48, "val": 11}, abs=1)
+    coughs = split[~ct].groupby("split")["patient_id"].nunique().to_dict()
+    assert coughs == {"train": 26, "val": 6, "test": 8}
+
+
+def test_a_wrong_name_of_a_held_out_source_is_refused_with_the_nearest() -> None:
+    frame, target = _multi_source()
+    frame["source"] = frame["source"].map(lambda name: f"source-{name}")
+    config = SplitConfig(method="held_out", held_out=("sorce-x",))
+    with pytest.raises(StudyError, match=r"sorce-x: .* The nearest name is source-x"):
+        assign_splits(frame, target, config, 1)
+
+
+def test_holding_out_every_source_of_a_class_is_refused() -> None:
+    frame, _ = _multi_source()
+    target = frame["source"].map({"x": "a", "y": "b", "z": "b", "w": "a"})
+    target[frame["source"] == "w"] = ["a", "b"] * 20
+    target.iloc[-1] = "b"
+    config = SplitConfig(method="held_out", held_out=("x",))
+    with pytest.raises(StudyError, match="class a in ct: 0 patients, and train and val"):
+        assign_splits(frame, target, config, 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 200), min_size=20, max_size=60), st.integers(0, 100))
+def test_by_time_nothing_trained_on_is_newer_than_what_is_tested(days, seed: int) -> None:
+    rows = [(f"p{i // 2}", "ct", "ab"[i // 2 % 2], "train") for i in range(2 * len(days))]
+    frame, target = manifest(rows)
+    first = pd.Timestamp("2020-01-01")
+    dates = [
+        str((first + pd.Timedelta(days=days[i // 2] - 30 * (i % 2))).date())
+        for i in range(len(rows))
+    ]
+    split = assign_splits(frame.assign(date=dates), target, SplitConfig(method="time"), seed)
+    assert split.groupby("patient_id")["split"].nunique().max() == 1
+    latest = split.groupby("patient_id").agg({"date": "max", "split": "first"})
+    tested = latest[latest["split"] == "test"]["date"]
+    assert len(tested) == max(1, round(0.2 * len(latest)))
+    assert latest[latest["split"] != "test"]["date"].max() <= tested.min()
+    assert set(latest["split"]) == set(SPLITS)
+
+
+def test_patients_without_a_date_are_not_tested_by_time() -> None:
+    frame, target = manifest([(f"p{i}", "ct", "ab"[i % 2]) for i in range(60)])
+    frame["date"] = [f"2020-{i % 12 + 1:02d}" if i < 30 else None for i in range(60)]
+    split = assign_splits(frame, target, SplitConfig(method="time"), 1)
+    tested = split[split["split"] == "test"]
+    assert len(tested) == 6
+    assert tested["date"].min() >= "2020-10"
+
+
+@pytest.mark.parametrize("column", [True, False])
+def test_by_time_needs_a_date(column: bool) -> None:
+    frame, target = manifest([(f"p{i}", "ct", "ab"[i % 2]) for i in range(20)])
+    frame = frame.assign(date=None) if column else frame.drop(columns="date")
+    with pytest.raises(StudyError, match="ct records: none has a date"):
+        assign_splits(frame, target, SplitConfig(method="time"), 1)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SplitConfig(method="kfold", folds=3, fold=1),
+        SplitConfig(method="held_out", held_out=("x",)),
+        SplitConfig(method="time"),
+    ],
+    ids=lambda config: config.method,
+)
+def test_no_method_hangs_on_the_order_of_rows(config: SplitConfig) -> None:
+    frame, target = _multi_source()
+    frame["date"] = [f"2021-0{i % 9 + 1}" for i in range(len(frame))]
+    order = frame.sample(frac=1, random_state=2).index
+    first = assign_splits(frame, target, config, 4)
+    again = assign_splits(frame.loc[order], target, config, 4)
+    assert split_hash(again) == split_hash(first)
+    assert split_hash(assign_splits(frame, target, config, 5)) != split_hash(first)
