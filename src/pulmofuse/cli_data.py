@@ -29,17 +29,25 @@ def data_list() -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from pulmofuse.schema import Label
     from pulmofuse.sources import SOURCES
 
     # Read in a terminal and in a log of 80 columns alike.
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    longest = max(map(len, Label))
     for column in ("name", "what", "labels", "patients", "licence"):
-        # The name is what a person types next: it is never cut.
-        table.add_column(column, overflow="fold", no_wrap=column == "name")
+        # The name is what a person types next, and labels are typed too: neither is cut.
+        table.add_column(
+            column,
+            overflow="fold",
+            no_wrap=column == "name",
+            min_width=longest if column == "labels" else None,
+        )
     for source in SOURCES.values():
         known = {True: "known", False: "not known", None: "in part"}[source.patients_known]
         what = f"{', '.join(source.modalities)}: {source.size}"
-        table.add_row(*cells(source.name, what, ", ".join(source.labels), known, source.licence))
+        labels = "any" if len(source.labels) == len(Label) else " ".join(source.labels)
+        table.add_row(*cells(source.name, what, labels, known, source.licence))
     Console().print(table)
 
 

@@ -246,7 +246,7 @@ SOURCE = Source(
     modalities=(Modality.CT,),
     labels=(Label.NORMAL, Label.PNEUMONIA, Label.COVID19),
     patients_known=True,
-    licence="of each image that of its own data set; several are non-commercial",
+    licence="per data set, some non-commercial",
     url=_URL,
     citation=(
         "Gunraj H., Sabri A., Koff D., Wong A., COVID-Net CT-2: Enhanced Deep Neural Networks for"
@@ -254,6 +254,6 @@ SOURCE = Source(
         " Frontiers in Medicine 8, 729287, 2022"
     ),
     obtain=_OBTAIN,
-    size="194,922 slices of 3,745 patients (2A), 425,024 of 5,312 (3A)",
+    size="194,922 (2A) or 425,024 (3A) slices",
     scan=scan,
 )

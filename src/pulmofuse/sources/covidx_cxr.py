@@ -3,6 +3,7 @@
 Origin: Linda Wang, Zhong Qiu Lin, Alexander Wong and others (University of Waterloo, DarwinAI),
 2020-2023. The images are those of other data sets; the lists are what is new. Versions read here:
 COVIDx 8A, 8B, 9A, 9B, CXR-2, CXR-3 and CXR-4, and older ones with the same lines.
+Size: 30,530 X-rays in 9A (16,690 COVID-19, 8,185 normal, 5,655 pneumonia), 84,818 in CXR-4.
 Licence: of each image, that of the data set it comes from; several allow no commercial use.
 Citation: Wang L., Lin Z.Q., Wong A., COVID-Net: a tailored deep convolutional neural network
 design for detection of COVID-19 cases from chest X-ray images, Scientific Reports 10, 19549, 2020.
@@ -184,7 +185,7 @@ SOURCE = Source(
     modalities=(Modality.CXR,),
     labels=(Label.COVID19, Label.NORMAL, Label.PNEUMONIA, Label.NOT_COVID19),
     patients_known=None,
-    licence="of each image that of its own data set; several are non-commercial",
+    licence="per data set, some non-commercial",
     url=_URL,
     citation=(
         "Wang L., Lin Z.Q., Wong A., COVID-Net: a tailored deep convolutional neural network"
@@ -192,6 +193,6 @@ SOURCE = Source(
         " 19549, 2020"
     ),
     obtain=_OBTAIN,
-    size="30,530 images (9A: 16,690 COVID-19, 8,185 normal, 5,655 pneumonia) to 84,818 (CXR-4)",
+    size="30,530 (9A) to 84,818 (CXR-4) X-rays",
     scan=scan,
 )

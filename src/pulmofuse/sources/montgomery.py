@@ -152,13 +152,13 @@ SOURCE = Source(
     modalities=(Modality.CXR,),
     labels=(Label.NORMAL, Label.TUBERCULOSIS),
     patients_known=False,
-    licence="public release of the U.S. National Library of Medicine; citation asked for",
+    licence="public release of the U.S. NLM",
     url=_URL,
     citation=(
         "Jaeger S. et al., Two public chest X-ray datasets for computer-aided screening of"
         " pulmonary diseases, Quantitative Imaging in Medicine and Surgery 4(6), 475-477, 2014"
     ),
     obtain=_OBTAIN,
-    size="138 frontal images: 80 normal, 58 tuberculosis",
+    size="138 X-rays, 58 tuberculosis",
     scan=scan,
 )

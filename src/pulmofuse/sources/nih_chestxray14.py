@@ -288,13 +288,13 @@ SOURCE = Source(
     modalities=(Modality.CXR,),
     labels=(Label.NORMAL, Label.PNEUMONIA, Label.CHRONIC_LUNG_DISEASE, Label.OTHER_ABNORMAL),
     patients_known=True,
-    licence="no restriction; link, citation and acknowledgement of the NIH Clinical Center",
+    licence="no restriction, acknowledge NIH",
     url=_URL,
     citation=(
         "Wang X. et al., ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks on"
         " Weakly-Supervised Classification and Localization of Common Thorax Diseases, CVPR 2017"
     ),
     obtain=_OBTAIN,
-    size="112,120 frontal images of 30,805 patients",
+    size="112,120 X-rays, 30,805 patients",
     scan=scan,
 )

@@ -197,13 +197,13 @@ SOURCE = Source(
     modalities=(Modality.CXR,),
     labels=(Label.COVID19, Label.NORMAL, Label.PNEUMONIA),
     patients_known=False,
-    licence="of each image that of its own source",
+    licence="per source of the image",
     url=_URL,
     citation=(
         "Chowdhury M.E.H. et al., Can AI help in screening viral and COVID-19 pneumonia?, IEEE"
         " Access 8, 132665-132676, 2020"
     ),
     obtain=_OBTAIN,
-    size="21,165 images: 3,616 COVID-19, 10,192 normal, 1,345 viral pneumonia, 6,012 lung opacity",
+    size="21,165 X-rays, 3,616 COVID-19",
     scan=scan,
 )

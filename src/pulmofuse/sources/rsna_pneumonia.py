@@ -163,7 +163,7 @@ SOURCE = Source(
     modalities=(Modality.CXR,),
     labels=tuple(_CLASSES.values()),
     patients_known=None,
-    licence="rules of the Kaggle competition; images as NIH ChestX-ray14",
+    licence="rules of the Kaggle competition",
     url=_URL,
     citation=(
         "Shih G. et al., Augmenting the National Institutes of Health chest radiograph dataset"
@@ -171,6 +171,6 @@ SOURCE = Source(
         " e180041, 2019"
     ),
     obtain=_OBTAIN,
-    size="26,684 frontal images: 8,851 normal, 6,012 lung opacity, 11,821 other",
+    size="26,684 X-rays",
     scan=scan,
 )

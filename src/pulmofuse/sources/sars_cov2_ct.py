@@ -86,6 +86,6 @@ SOURCE = Source(
         " for SARS-CoV-2 identification, medRxiv 2020.04.24.20078584, 2020"
     ),
     obtain=_OBTAIN,
-    size="2,482 axial slices: 1,252 COVID-19, 1,230 other; number of patients not published",
+    size="2,482 slices, 1,252 COVID-19",
     scan=scan,
 )
