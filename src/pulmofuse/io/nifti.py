@@ -22,6 +22,8 @@ logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 _HOUNSFIELD_MINIMUM = -200.0
 #: 300 million voxels of 8 bytes do not fit; of the usual 2 bytes they do.
 _MAX_UNPACKED_BYTES = 1 << 31
+#: A CT packs to a half, one with the air masked to a tenth; zeros alone to a thousandth.
+_MAX_RATIO, _HARMLESS_BYTES = 200, 1 << 26
 _HEADER_BYTES = 544  # NIfTI-2 has 540 and 4 for the extension flag; NIfTI-1 has 348 and 4
 
 
@@ -50,6 +52,12 @@ def read_nifti(content: Content) -> Decoded:
     head = gunzip(content.data, _HEADER_BYTES) if packed else content.data[:_HEADER_BYTES]
     with decoding(content.name, "its NIfTI header is damaged"):
         layout = _layout(content.name, head)
+    if packed and layout.n_bytes > max(_HARMLESS_BYTES, _MAX_RATIO * len(content.data)):
+        raise UnreadableFile(
+            content.name,
+            f"{len(content.data):,} bytes declare to unpack to {layout.n_bytes:,}",
+            COPY_AGAIN,
+        )
     data = gunzip(content.data, layout.n_bytes) if packed else content.data
     if len(data) < layout.n_bytes:
         raise UnreadableFile(
