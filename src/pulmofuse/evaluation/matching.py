@@ -41,7 +41,7 @@ MIN_PATIENTS = 10
 #: Width of an age band, years.
 AGE_BAND = 10
 
-#: Two records that both say nothing are alike in that, and only in that.
+#: A record of which a confounder is not known has no counterpart in it.
 UNKNOWN = "unknown"
 
 
@@ -164,10 +164,10 @@ class _Part:
 
     def rows(self, config: EvaluationConfig, seed: int) -> Iterator[Row]:
         """One row per confounder that can matter, and one for all that can be matched."""
-        sets = {str(name): set(column) for name, column in self.levels.items()}
+        sets = {str(name): set(column) - {UNKNOWN} for name, column in self.levels.items()}
         telling = [name for name, found in sets.items() if len(found) > 1]
         remarks = [
-            f"{name} is {'not known' if found == {UNKNOWN} else 'the same for all'}"
+            f"{name} is {'the same for all' if found else 'not known'}"
             for name, found in sets.items()
             if name not in telling
         ]
@@ -187,6 +187,7 @@ class _Part:
     def n_matched(self, names: Sequence[str]) -> int:
         """Patients of each class that one-to-one matching would keep; of several, the least."""
         strata = self._strata(names)
+        _, strata = np.unique(strata, return_inverse=True)
         n_strata = int(strata.max()) + 1
         table = pd.DataFrame({"stratum": strata, "patient": self.patients})
         counts = []
@@ -200,9 +201,13 @@ class _Part:
         return min(counts)
 
     def _strata(self, names: Sequence[str]) -> NDArray[np.intp]:
+        """Stratum of each record; one of its own where a name is not known."""
         if not names:
             return np.zeros(len(self.patients), dtype=np.intp)
-        return np.asarray(self.levels.groupby(list(names), sort=True).ngroup())
+        levels = self.levels[list(names)]
+        stratum = levels.groupby(list(names), sort=True).ngroup().to_numpy()
+        unknown = (levels == UNKNOWN).any(axis=1).to_numpy()
+        return np.asarray(np.where(unknown, -1 - np.arange(len(stratum)), stratum))
 
     def _auc(self, strata: NDArray[np.intp] | None, weights: FloatArray | None) -> FloatArray:
         """Macro AUC, matched within `strata` or plain: () or (replicates,)."""
