@@ -74,8 +74,9 @@ def run_controls(
 
     Returns:
         One row per modality, control ("none" is the unaltered instances) and method ("model" or
-        "probe"): the columns `COLUMNS`. `metric` is "roc_auc", of the positive class of two or the
-        macro mean over classes against the rest; what is undefined is None.
+        "probe"; `lung_outline` has a probe only): the columns `COLUMNS`. `metric` is "roc_auc", of
+        the positive class of two or the macro mean over classes against the rest; what is undefined
+        is None.
     """
     todo = [(part, name) for part in parts.values() for name in _names(part.modality)]
     benches: dict[Modality, _Bench] = {}
@@ -137,13 +138,14 @@ class _Bench:
         )
 
     def rows(self, name: str, config: StudyConfig) -> Iterator[dict[str, Any]]:
-        """The two rows of one control; none where no record is in the test split."""
+        """The rows of one control; none where no record is in the test split."""
         if self.records[Split.TEST].empty:
             return
         control = CONTROLS.get(name)
         seen = {split: self._see(split, control) for split in Split}
         test = seen[Split.TEST]
-        for method, p in (("model", test.p), ("probe", self._probe(seen))):
+        answers = {"model": test.p} if control is None or control.picture else {}
+        for method, p in (answers | {"probe": self._probe(seen)}).items():
             value, low, high = self._auc(p, config.evaluation, config.seed)
             yield {
                 "modality": self.part.modality.value,

@@ -56,12 +56,14 @@ class Control:
             uint8 (n, size, size), coughs int16 (n, samples).
         words: what was done, as in "with the lungs blanked".
         healthy: whether the disease is gone, so that an AUC above .5 is a shortcut.
+        picture: whether it still looks like a record, so that the trained model can be asked.
     """
 
     modalities: tuple[Modality, ...]
     alter: Callable[[Instances, Modality, PreprocessingConfig], Altered]
     words: str
     healthy: bool = True
+    picture: bool = True
 
 
 def _lungs_blanked(
@@ -128,11 +130,14 @@ def _between_coughs(
 
 _IMAGES = (Modality.CT, Modality.CXR)
 
-#: Controls by name. `lungs_only` leaves the disease in: it says what is lost with the rest.
+#: Controls by name. `lungs_only` leaves the disease in: it says what is lost with the rest. So may
+#: `lung_outline`, for disease can change the outline: it says how far to trust `lungs_blanked`.
 CONTROLS: dict[str, Control] = {
     "lungs_blanked": Control(_IMAGES, _lungs_blanked, "with the lungs blanked"),
     "border_only": Control(_IMAGES, _border_only, "on the outer border alone"),
-    "lung_outline": Control(_IMAGES, _lung_outline, "on the outline of the lungs alone"),
+    "lung_outline": Control(
+        _IMAGES, _lung_outline, "on the outline of the lungs alone", healthy=False, picture=False
+    ),
     "lungs_only": Control(_IMAGES, _lungs_only, "on the lungs alone", healthy=False),
     "between_coughs": Control(
         (Modality.COUGH,), _between_coughs, "on the sound between the coughs"
