@@ -27,7 +27,7 @@ from pulmofuse.curation.image_fingerprint import (
     ImageCodes,
     unpack_images,
 )
-from pulmofuse.curation.neighbours import Rows, Vectors, build_cells, neighbours, unit
+from pulmofuse.curation.neighbours import Rows, Vectors, build_cells, neighbours, unit, whitening
 
 Matrix = npt.NDArray[np.float32]
 
@@ -122,34 +122,25 @@ def _candidates(coarse: npt.NDArray[np.int8]) -> _Pairs:
 class _Spectra:
     """The coarse spectra of a collection, whitened by what its pictures have in common.
 
-    Lungs in the middle and shoulders above are in every chest X-ray; only what is a picture's own
-    may count. Few pictures say little about what is common, so their covariance counts less.
+    Lungs in the middle and shoulders above are in every chest X-ray. Few pictures say little about
+    what is common, so their covariance counts less.
     """
 
     def __init__(self, coarse: npt.NDArray[np.int8]) -> None:
         self._coarse = coarse
         self._fade = np.exp(-((RADIUS / _FADE) ** 2)).astype(np.float32)
-        self._white = np.eye(N_COARSE, dtype=np.float32)
-        whole = unit(coarse * self._fade)
-        self._common = whole.mean(axis=0)
-        centred = whole - self._common
-        variance, axes = np.linalg.eigh(centred.T @ centred / len(coarse))
-        ridge = max(_RIDGE, _FEW / len(coarse)) * variance.mean() + np.finfo(np.float32).tiny
-        self._white = ((axes / np.sqrt(np.maximum(variance, 0) + ridge)) @ axes.T).astype(
-            np.float32
-        )
+        self._white = whitening(unit(coarse * self._fade), _RIDGE, _FEW)
 
     def views(self) -> Iterator[Vectors]:
         """Unit vectors (n, N_COARSE) of the pictures seen through each of `VIEWS`."""
         for view in VIEWS:
-            seen = unit((self._coarse @ self.crop(view).T) * self._fade)
-            yield unit((seen - self._common) @ self._white)
+            yield self._white(unit((self._coarse @ self.crop(view).T) * self._fade))
 
     def whiten(self, rows: Rows, change: Matrix | None) -> Vectors:
         """Whitened spectra (len(rows), N_COARSE), after a linear change of the raw ones."""
         spectra = self._coarse[rows].astype(np.float32)
         changed = spectra if change is None else spectra @ change.T
-        out: Vectors = (changed * self._fade) @ self._white
+        out: Vectors = (changed * self._fade) @ self._white.matrix
         return out
 
     @staticmethod

@@ -28,6 +28,41 @@ _BLOCK = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
+class Whitening:
+    """What a collection has in common is taken away, so that only what is one's own counts.
+
+    Attributes:
+        common: (d,), the mean.
+        matrix: (d, k); behind it every direction varies about equally.
+    """
+
+    common: Vectors
+    matrix: Vectors
+
+    def __call__(self, vectors: Vectors) -> Vectors:
+        """Vectors (n, d) whitened and of unit length, (n, k)."""
+        return unit((vectors - self.common) @ self.matrix)
+
+
+def whitening(vectors: Vectors, ridge: float, few: int, directions: int | None = None) -> Whitening:
+    """Whitening by principal components with a ridge.
+
+    Args:
+        vectors: (n, d).
+        ridge: share of the mean variance that is added to every direction.
+        few: number of vectors below which their own covariance counts less and less.
+        directions: how many of the directions that vary most are kept; None keeps all d.
+    """
+    common = vectors.mean(axis=0)
+    centred = vectors - common
+    variance, axes = np.linalg.eigh(centred.T @ centred / len(vectors))
+    floor = max(ridge, few / len(vectors)) * max(float(variance.mean()), 0)
+    scale = 1 / np.sqrt(np.maximum(variance, 0) + floor + np.finfo(np.float32).tiny)
+    kept = axes * scale if directions is None else (axes * scale)[:, -directions:]
+    return Whitening(common, kept.astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
 class Cells:
     """Vectors by cell.
 

@@ -42,7 +42,8 @@ class SoundCodes:
     """The onsets of n recordings one after the other.
 
     Attributes:
-        owner: int64 (onsets,), row of the recording that each onset belongs to.
+        owner: int64 (onsets,), row of the recording that each onset belongs to; the strongest
+            onset of a recording comes first.
         time_s: float32 (onsets,), seconds from the start of the recording.
         packed: uint8 (onsets, bytes), two levels in each byte.
     """
@@ -125,14 +126,13 @@ def _log_spectrogram(
 
 
 def _onsets(spectrogram: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
-    """Hops (k,) where the level rises most, k at most `MAX_ONSETS`, in order of time."""
+    """Hops (k,) where the level rises most, k at most `MAX_ONSETS`, the strongest first."""
     ahead = np.pad(spectrogram, ((_RISE, _RISE), (0, 0)))
     rise = np.maximum(ahead[2 * _RISE :] - ahead[: -2 * _RISE], 0).sum(axis=1)
     strength = np.convolve(rise, np.hanning(2 * _RISE + 1), mode="same")
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(strength, _APART), 2 * _APART + 1)
     peaks = np.flatnonzero((strength == windows.max(axis=1)) & (strength > 0))
-    strongest = peaks[np.argsort(-strength[peaks], kind="stable")[:MAX_ONSETS]]
-    return np.sort(strongest)
+    return peaks[np.argsort(-strength[peaks], kind="stable")[:MAX_ONSETS]]
 
 
 def _patches(
