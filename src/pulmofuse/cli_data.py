@@ -33,7 +33,7 @@ def data_list() -> None:
     from pulmofuse.sources import SOURCES
 
     # Read in a terminal and in a log of 80 columns alike.
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     longest = max(map(len, Label))
     for column in ("name", "what", "labels", "patients", "licence"):
         # The name is what a person types next, and labels are typed too: neither is cut.
