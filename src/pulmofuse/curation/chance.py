@@ -71,7 +71,7 @@ def chance(
     rng = np.random.default_rng(seed)
     one_hot, sizes = _one_hot(X)
     ranks = _ranks(np.where(np.isnan(X), -np.inf, X))
-    by_patient, patient = _class_of_patients(y, patients)
+    by_patient, patient = class_of_patients(y, patients)
     n_classes = int(y.max()) + 1
 
     def reached(classes: NDArray[np.intp]) -> FloatArray:
@@ -177,7 +177,7 @@ def _one_hot(X: FloatArray) -> tuple[_Float32, NDArray[np.intp]]:
     return np.hstack(parts), np.array([part.shape[1] for part in parts], dtype=np.intp)
 
 
-def _class_of_patients(
+def class_of_patients(
     y: NDArray[np.intp], patients: NDArray[Any]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Most frequent class of each patient, and the patient's position for each record."""

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from pulmofuse.curation.chance import Folds, chance, rank_auc
+from pulmofuse.curation.chance import Folds, chance, class_of_patients, rank_auc
 from pulmofuse.statistics import (
     FloatArray,
     cluster_counts,
@@ -178,10 +178,21 @@ def measure_shortcut(
 
 
 def _folds(y: NDArray[np.intp], groups: NDArray[Any], n: int, seed: int) -> Folds:
-    from sklearn.model_selection import StratifiedGroupKFold
+    """Rows to learn from and rows to predict of `n` folds, by patient, stratified by class.
 
-    splitter = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
-    return list(splitter.split(np.zeros((len(y), 1)), y, groups))
+    The patients of each class are dealt in turn, those with most records first, so that folds are
+    alike in classes and in size. (scikit-learn's StratifiedGroupKFold does the same, but took half
+    of an audit's time at 3,000 records.)
+    """
+    by_patient, patient = class_of_patients(y, groups)
+    sizes = np.bincount(patient)
+    shuffled = np.random.default_rng(seed).permutation(len(by_patient))
+    # lexsort's last key counts first; of equal patients the shuffled order stays.
+    order = shuffled[np.lexsort((-sizes[shuffled], by_patient[shuffled]))]
+    fold = np.empty(len(order), dtype=np.intp)
+    fold[order] = np.arange(len(order)) % n
+    return [(np.flatnonzero(fold[patient] != f), np.flatnonzero(fold[patient] == f))
+            for f in range(n)]  # fmt: skip
 
 
 def _forest(
