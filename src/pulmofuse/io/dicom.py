@@ -77,11 +77,6 @@ def parse(content: Content) -> Dataset:
         UnreadableFile: not parsable, no pixel data, absurd size.
     """
     dataset = _parse(content, header_only=False)
-    if not any(keyword in dataset for keyword in _PIXEL_KEYWORDS):
-        what = dataset.get("Modality") or "no image"
-        raise UnreadableFile(
-            content.name, f"DICOM holds no pixel data ({what})", "leave it out; it is not an image"
-        )
     with decoding(content.name, "DICOM is damaged"):
         _check(content.name, dataset)
     return dataset
@@ -141,7 +136,12 @@ def transfer_syntax(dataset: Dataset) -> str:
 
 
 def _check(name: str, dataset: Dataset) -> None:
-    """Refuse a file of absurd size before anything is decoded."""
+    """Refuse a file without pixel data or of absurd size before anything is decoded."""
+    if not any(keyword in dataset for keyword in _PIXEL_KEYWORDS):
+        what = dataset.get("Modality") or "no image"
+        raise UnreadableFile(
+            name, f"DICOM holds no pixel data ({what})", "leave it out; it is not an image"
+        )
     missing = [k for k in ("Rows", "Columns", "BitsAllocated") if dataset.get(k) is None]
     if missing:
         raise UnreadableFile(name, f"DICOM does not tell its {', '.join(missing)}", COPY_AGAIN)
