@@ -68,7 +68,8 @@ def refine(sources: Pictures, targets: Pictures, views: Views, steps: int) -> Vi
     same time (Baker & Matthews, IJCV 56, 2004, part of "Lucas-Kanade 20 years on").
 
     Args:
-        sources, targets: (n, side, side).
+        sources: (n, side, side).
+        targets: (n, side, side).
         views: where to start.
         steps: iterations.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -106,7 +107,7 @@ def _grid(image: Image) -> tuple[npt.NDArray[np.float32], int]:
     edges = np.linspace(0, len(image.pixels), _SLABS + 1).round().astype(int)
     slabs = [
         _shrink(image.pixels[start:stop].mean(axis=0), image.hounsfield, GRID // 2)
-        for start, stop in zip(edges[:-1], edges[1:], strict=True)
+        for start, stop in pairwise(edges)
     ]
     return np.vstack([np.hstack(slabs[:2]), np.hstack(slabs[2:])]), _VOLUME
 

@@ -46,12 +46,14 @@ _CANDIDATE, _CANDIDATES = 0.82, 16
 _CORRECTED = 0.9
 #: Farthest that the first-order correction may move a view, and the step of its differences.
 _REACH, _DIFFERENCE = 0.04, 0.005
+#: Damping of that correction as a share of the mean curvature.
+_DAMPING = 1e-3
 #: Correlation of the detail as a whole from which it is looked at piece by piece.
 _ALIKE = 0.72
 #: Correlation of the pieces that fit worst from which two pictures are one, for a picture shown
 #: whole and for a crop. Cropping costs detail; the slices of one CT, which only this figure tells
 #: apart, all show the same field. Both chosen on one half of benchmarks/near_duplicates.py.
-_SAME_WHOLE, _SAME_CROP = 0.79, 0.69
+_SAME_WHOLE, _SAME_CROP = 0.8, 0.75
 #: Largest shift, and change of scale, of a picture shown whole.
 _WHOLE = 0.01
 #: Below this the detail is not even nearly alike, and a finer alignment would not help.
@@ -174,15 +176,16 @@ def _correct(
     """Least-squares step (n, 4) of the view and gain that bring `seen` to `shown`; their cosine.
 
     Args:
-        seen, shown: (n, d) spectra of the view and of the target.
+        seen: (n, d), spectra of the view.
+        shown: (n, d), spectra of the target.
         moves: (n, 4, d), change of `seen` with the view.
     """
     slopes = np.concatenate([moves, -shown[:, None]], axis=1)
     curvature = slopes @ slopes.transpose(0, 2, 1)
     # A flat direction is left where it is.
-    curvature += (1e-3 * np.trace(curvature, axis1=1, axis2=2) / 5 + 1e-20)[:, None, None] * np.eye(
-        5, dtype=np.float32
-    )
+    ridge = _DAMPING * np.trace(curvature, axis1=1, axis2=2) / slopes.shape[1]
+    ridge += np.finfo(np.float32).tiny
+    curvature += ridge[:, None, None] * np.eye(slopes.shape[1], dtype=np.float32)
     step = np.linalg.solve(curvature, -(slopes @ seen[:, :, None]))[:, :4, 0]
     step = np.clip(step, -_REACH, _REACH)
     moved = unit(seen + np.einsum("ij,ijk->ik", step, moves))

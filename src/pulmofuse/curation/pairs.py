@@ -61,7 +61,7 @@ def find_pairs(records: pd.DataFrame) -> pd.DataFrame:
 def _near(
     part: pd.DataFrame, search: Callable[[list[bytes]], _Found]
 ) -> Iterator[tuple[int, int, float]]:
-    """Pairs of index labels (first < second) and scores; equal fingerprints are one for the search."""
+    """Pairs of index labels (first < second) and scores; equal fingerprints are searched once."""
     known = part["fingerprint"].dropna()
     known = known[known.map(len) > 0]
     members = [group.tolist() for group in known.groupby(known, sort=False).groups.values()]

@@ -91,7 +91,8 @@ def _agreement(similar: Vectors, one_s: Vectors, other_s: Vectors) -> float:
 
     Args:
         similar: (k, l), cosine of each onset of one with each of the other.
-        one_s, other_s: (k,) and (l,), their times.
+        one_s: (k,), times of the one.
+        other_s: (l,), times of the other.
     """
     best = np.unravel_index(similar.argmax(), similar.shape)
     delay = other_s[best[1]] - one_s[best[0]]
