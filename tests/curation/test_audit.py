@@ -401,3 +401,51 @@ def test_a_tiny_test_set_can_show_nothing(plain) -> None:
     (check,) = _checks(_audit(frame), "power", "ct")
     assert (check.verdict, check.value) == ("warn", None)
     assert "too few" in check.detail
+
+
+def test_two_traits_that_tell_only_together_are_found(plain) -> None:
+    """Exclusive or: neither trait alone tells anything, nor does any sum of the two."""
+    rng = np.random.default_rng(8)
+    one = rng.integers(0, 2, len(plain))
+    other = one ^ (plain["label"] == "covid19").to_numpy()
+    plain["traits"] = [
+        json.dumps({"a": int(a), "b": int(b)}) for a, b in zip(one, other, strict=True)
+    ]
+    (check,) = _checks(_audit(plain), "confounding.traits", "ct")
+    assert check.verdict == "fail"
+    assert check.low > check.null_95
+
+
+def test_a_high_figure_of_few_patients_is_said_to_be_possible_chance(plain) -> None:
+    """Of 12 patients and 30 random traits one looks telling: that is no alarm."""
+    rng = np.random.default_rng(4)
+    few = plain.iloc[::2].head(12).reset_index(drop=True)
+    few["traits"] = [
+        json.dumps({f"t{j}": float(x) for j, x in enumerate(rng.normal(size=30))})
+        for _ in range(12)
+    ]
+    (check,) = _checks(_audit(few), "confounding.traits", "ct")
+    assert check.value > check.thresholds["warn_above"]
+    assert check.p_value > check.thresholds["p_at_most"]
+    assert check.verdict == "pass"
+    assert "with so few patients this may be chance" in check.detail
+
+
+def test_traits_table_lists_every_feature_and_support_every_source(clean) -> None:
+    found = _audit(clean)
+    (traits,) = _checks(found, "confounding.traits", "ct")
+    assert {row["feature"] for row in traits.table} == {"width", "format"}
+    (support,) = _checks(found, "support", "ct")
+    people = clean.drop_duplicates("patient_id").groupby(["source", "label"]).size()
+    assert support.table == tuple(
+        {"source": s, "covid19": people[s, "covid19"], "normal": people[s, "normal"]}
+        for s in ("east", "west")
+    )
+
+
+def test_a_class_from_one_source_only_warns_where_there_are_more(plain) -> None:
+    plain["source"] = np.where(np.arange(200) // 2 % 4 == 1, "west", "east")
+    (check,) = _checks(_audit(plain), "support", "ct")
+    assert check.verdict == "warn"
+    assert "From one source only: normal (east)" in check.detail
+    assert "add ct data of normal from another source" in check.remedy
