@@ -2,7 +2,7 @@
 
     python benchmarks/near_duplicates.py accuracy --data-root DIR [--half tune|report] [--seed N]
     python benchmarks/near_duplicates.py lists    --data-root DIR --out DIR
-    python benchmarks/near_duplicates.py growth   --data-root DIR --out DIR [--sizes 20000 50000 ...]
+    python benchmarks/near_duplicates.py growth   --data-root DIR --out DIR [--sizes N ...]
 
 `accuracy` hides 500 transformed copies of images, and 500 of recordings, among the real ones.
 `lists` writes the pairs of each published set as CSV, with a picture of the pairs beside it.
@@ -113,7 +113,7 @@ def image_copy(image: Image, kind: str, rng: Generator) -> bytes:
 
 
 def sound_copy(samples: np.ndarray, rate_hz: int, rng: Generator) -> bytes:
-    """A copy that is trimmed, padded, resampled, louder, stereo, in another format; some of them."""
+    """A copy trimmed, padded, resampled, louder, stereo or in another format; some of them."""
     if rng.random() < 0.7:
         start, stop = (int(x) for x in rng.uniform(0, 0.05, 2) * len(samples))
         samples = samples[start : len(samples) - stop]
@@ -166,7 +166,7 @@ def make_image_copy(path: Path, number: int, rng: Generator) -> tuple[str, bytes
     return kind, image_copy(read_image(path), kind, rng)
 
 
-def make_sound_copy(path: Path, number: int, rng: Generator) -> tuple[str, bytes]:
+def make_sound_copy(path: Path, _number: int, rng: Generator) -> tuple[str, bytes]:
     """Kind and file of the copy."""
     sound = read_sound(path)
     return "combination", sound_copy(sound.samples.mean(axis=0), sound.sample_rate_hz, rng)
@@ -350,6 +350,7 @@ def made_up_images(root: Path, count: int) -> np.ndarray:
         for path in files(root, folders)
     ]
     out = np.empty((count, LENGTH), np.uint8)
+    last = real[0]
     for row in range(count):
         share = rng.uniform(0.3, 0.7)
         picture = share * part_of(real, rng) + (1 - share) * part_of(real, rng)

@@ -46,11 +46,11 @@ def samplers(shift: npt.NDArray[np.float32], scale: npt.NDArray[np.float32], sid
     np.put_along_axis(out, columns, weights, axis=2)
     out = out[:, :, 1 : side + 1]
     # At the rim a point or two of the four are missing; the others share their weight.
-    return out / out.sum(axis=2, keepdims=True)
+    return np.asarray(out / out.sum(axis=2, keepdims=True), np.float32)
 
 
 def look(pictures: Pictures, views: Views) -> tuple[Pictures, Pictures]:
-    """The views of pictures (n, side, side), and 1 where they show the picture, 0 beyond its rim."""
+    """The views of pictures (n, side, side), and 1 where they show the picture, else 0."""
     side = pictures.shape[1]
     rows, columns = (samplers(views[:, i], views[:, i + 1], side) for i in (0, 2))
     inside = [
@@ -58,7 +58,7 @@ def look(pictures: Pictures, views: Views) -> tuple[Pictures, Pictures]:
         for i in (0, 2)
     ]
     mask = (inside[0][:, :, None] & inside[1][:, None, :]).astype(np.float32)
-    return rows @ pictures @ columns.transpose(0, 2, 1), mask
+    return np.asarray(rows @ pictures @ columns.transpose(0, 2, 1), np.float32), mask
 
 
 def refine(sources: Pictures, targets: Pictures, views: Views, steps: int) -> Views:

@@ -29,6 +29,8 @@ _COARSE_RANGE = 4.0
 _SMOOTH, _DETAIL, _LOCAL = 0.5, 1.5, 3.0
 #: Share of the picture's own contrast below which a flat region is not amplified to noise.
 _FLAT = 0.2
+#: Keeps a flat picture from being divided by zero.
+_NOTHING = float(np.finfo(np.float32).tiny)
 #: Reconstruction values of a 4-level quantiser of a normal variable (Max 1960), boundaries 0, ±1.
 _LEVELS = np.array([-1.51, -0.45, 0.45, 1.51], np.float32)
 
@@ -78,8 +80,8 @@ def image_fingerprint(image: Image) -> bytes:
     quarter of the slices, because a resampled copy keeps slabs but not single slices.
     """
     grid, layout = _grid(image)
-    spectrum = cv2.dct(grid)[ROWS, COLUMNS] * RADIUS
-    scale = max(float(np.sqrt(np.mean(spectrum**2))), np.finfo(np.float32).tiny)
+    spectrum = np.asarray(cv2.dct(grid), np.float32)[ROWS, COLUMNS] * RADIUS
+    scale = max(float(np.sqrt(np.mean(spectrum**2))), _NOTHING)
     coarse = np.clip(np.round(spectrum * (127 / _COARSE_RANGE / scale)), -127, 127)
     level = _quantise(_local_detail(grid)).reshape(-1, 4)
     packed = level[:, 0] | level[:, 1] << 2 | level[:, 2] << 4 | level[:, 3] << 6
@@ -118,8 +120,8 @@ def _shrink(
     """Mean of the pixels under each cell, float32 (side, side)."""
     if hounsfield:
         pixels = np.clip(pixels, _HU_LOW, _HU_HIGH)
-    out: npt.NDArray[np.float32] = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
-    return out
+    shrunk = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+    return np.asarray(shrunk, np.float32)
 
 
 def _local_detail(grid: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -128,17 +130,15 @@ def _local_detail(grid: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     detail = smooth - _blur(smooth, _DETAIL)
     energy = detail * detail
     floor = _FLAT * float(np.sqrt(energy.mean()))
-    normal = detail / (np.sqrt(_blur(energy, _LOCAL)) + max(floor, np.finfo(np.float32).tiny))
-    return normal / max(float(normal.std()), np.finfo(np.float32).tiny)
+    normal = detail / (np.sqrt(_blur(energy, _LOCAL)) + max(floor, _NOTHING))
+    return np.asarray(normal / max(float(normal.std()), _NOTHING), np.float32)
 
 
 def _blur(grid: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:
-    out: npt.NDArray[np.float32] = cv2.GaussianBlur(
-        grid, (0, 0), sigma, borderType=cv2.BORDER_REFLECT
-    )
-    return out
+    blurred = cv2.GaussianBlur(grid, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+    return np.asarray(blurred, np.float32)
 
 
 def _quantise(normal: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Levels 0 to 3 with boundaries at -1, 0 and 1 standard deviation."""
-    return np.clip(np.floor(normal) + 2, 0, 3).astype(np.uint8)
+    return np.asarray(np.clip(np.floor(normal) + 2, 0, 3), np.uint8)

@@ -43,7 +43,7 @@ def find_pairs(records: pd.DataFrame) -> pd.DataFrame:
         record_a, record_b (record_a < record_b), kind ("exact" or "near"), score (0 to 1; 1 for
         exact), sorted by the two; each pair once.
     """
-    ordered = records.sort_values("record_id", ignore_index=True)
+    ordered = records.reset_index(drop=True).sort_values("record_id", ignore_index=True)
     identity = ordered["record_id"].astype(str).to_numpy(object)
     found: dict[tuple[int, int], tuple[str, float]] = {}
     for modality, part in ordered.groupby("modality", sort=True):

@@ -99,12 +99,14 @@ def unpack_sounds(fingerprints: list[bytes]) -> SoundCodes:
 
 def _bands() -> npt.NDArray[np.float32]:
     """Triangles (N_BANDS, bins) at equal distances in mel (O'Shaughnessy 1987)."""
-    mel = np.linspace(*(1127 * np.log1p(np.array([_LOW_HZ, _HIGH_HZ]) / 700)), N_BANDS + 2)
+    low, high = 1127 * np.log1p(np.array([_LOW_HZ, _HIGH_HZ]) / 700)
+    mel = np.linspace(low, high, N_BANDS + 2)
     edges = 700 * np.expm1(mel / 1127)
     bins = np.fft.rfftfreq(_WINDOW, 1 / RATE_HZ)
     rise = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
     fall = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
-    return np.maximum(0, np.minimum(rise, fall)).astype(np.float32)
+    out: npt.NDArray[np.float32] = np.maximum(0, np.minimum(rise, fall)).astype(np.float32)
+    return out
 
 
 _FILTERS = _bands()
@@ -122,7 +124,8 @@ def _log_spectrogram(
     spectrum = scipy.fft.rfft(frames * _TAPER, axis=1)
     power = spectrum.real**2 + spectrum.imag**2
     level = 10 * np.log10(power @ _FILTERS.T + _NOTHING)
-    return np.maximum(level - (level.max() - _RANGE_DB), 0).astype(np.float32)
+    above = np.maximum(level - (level.max() - _RANGE_DB), 0)
+    return np.asarray(above, np.float32)
 
 
 def _onsets(spectrogram: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
@@ -143,7 +146,7 @@ def _patches(
     padded = np.pad(spectrogram, ((before, N_STEPS * _STEP), (0, 0)))
     hops = onsets[:, None] + np.arange(N_STEPS * _STEP)
     windows = padded[hops].reshape(len(onsets), N_STEPS, _STEP, N_BANDS)
-    return windows.mean(axis=2).reshape(len(onsets), -1)
+    return np.asarray(windows.mean(axis=2), np.float32).reshape(len(onsets), -1)
 
 
 def _pack(patches: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
