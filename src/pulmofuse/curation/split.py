@@ -79,12 +79,9 @@ def assign_splits(
     cells = cells_of(table)
     if config.method == "stratified":
         filled = _stratified(table, cells, config, seed)
-    elif config.method == "kfold":
-        filled = table["patient"].map(_kfold(table, cells, config, seed))
-    elif config.method == "held_out":
-        filled = table["patient"].map(_held_out(table, cells, config, seed))
     else:
-        filled = table["patient"].map(_newest(table, cells, config, seed))
+        deal_by = {"kfold": _kfold, "held_out": _held_out, "time": _newest}[config.method]
+        filled = table["patient"].map(deal_by(table, cells, config, seed))
     return manifest.assign(split=filled.astype(object))
 
 
