@@ -16,7 +16,7 @@ from tests.report.page import read_page
 
 PAIRS = [
     ("a/1.png", "a/2.png", "exact", 1.0, "covid19", "normal", "train", "test", "p1", "p2"),
-    ("a/<b>.png", "a/4.png", "near", 0.93, "normal", "normal", "", "", "p3", "p4"),
+    ("a/<b>.png", "a/4.png", "near", 0.93, "normal", "not_covid19", "", "", "p3", "p4"),
     ("a/5.png", "a/6.png", "near", 0.91, "normal", "normal", "train", "train", "p5", "p5"),
 ]
 COLUMNS = [

@@ -160,6 +160,11 @@ def patient_groups(records: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
     return pd.Series(names.to_numpy()[first_of[part]][patient], index=records.index, dtype=object)
 
 
+def labels_agree(one: str, other: str) -> bool:
+    """Whether two labels, or classes of a study, can both be right of one content."""
+    return not _contradict((None, one), (None, other))
+
+
 def _contradict(one: _Said, other: _Said) -> bool:
     """Whether two (class, label) cannot both be said of one content."""
     (class_a, label_a), (class_b, label_b) = map(_texts, (one, other))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from pulmofuse.curation.copies import labels_agree
 from pulmofuse.errors import StudyError
 from pulmofuse.files import read_json, write_text
 from pulmofuse.report.environment import environment
@@ -56,7 +57,10 @@ def write_audit_page(folder: Path) -> Path:
         "groups": _groups(audit),
         "n_pairs": len(duplicates),
         "n_exact": int((duplicates["kind"] == "exact").sum()),
-        "n_contradicting": int((duplicates["label_a"] != duplicates["label_b"]).sum()),
+        "n_contradicting": sum(
+            not labels_agree(a, b)
+            for a, b in zip(duplicates["label_a"], duplicates["label_b"], strict=True)
+        ),
         "n_across": int(across.sum()),
         "pairs": _pairs(folder),
         "colours": COLOURS,
@@ -127,7 +131,7 @@ def _pair(folder: Path, entry: dict[str, Any]) -> _Pair:
     splits = {cells["split_a"], cells["split_b"]}
     return _Pair(
         kind="Equal content" if kind == "exact" else f"Nearly equal (score {cells['score'][:5]})",
-        contradicting=cells["label_a"] != cells["label_b"],
+        contradicting=not labels_agree(cells["label_a"], cells["label_b"]),
         across="" not in splits and len(splits) > 1,
         cells=cells,
         pictures=pictures,
