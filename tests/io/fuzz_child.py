@@ -197,7 +197,10 @@ def read(name: str, data: bytes, folder: Path) -> str:
         return f"! {type(error).__name__}: {error}"
     if array.dtype != np.float32 or not np.isfinite(array).all():
         return "! values that are not finite"
-    json.dumps(traits, allow_nan=False)
+    try:
+        json.dumps(traits, allow_nan=False)
+    except ValueError:
+        return f"! traits that JSON cannot hold: {traits}"
     return "read"
 
 

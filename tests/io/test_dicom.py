@@ -159,6 +159,13 @@ class TestCompression:
             read_image(data)
 
 
+def test_two_transfer_syntaxes_are_refused() -> None:
+    data = s.dicom(s.picture())
+    where = data.index(b"1.2.840.10008.1.2.1")
+    with pytest.raises(UnreadableFile, match="no single transfer syntax"):
+        read_image(s.patched(data, where + 7, b"\\"))
+
+
 class TestBare:
     """Files of the time before DICOM had a file format: no preamble, no file meta."""
 
@@ -363,6 +370,13 @@ class TestTraits:
     def test_body_part(self, text: str, part: str | None) -> None:
         image = read_image(s.dicom(s.picture(), "DX", BodyPartExamined=text))
         assert image.traits.get("body_part") == part
+
+    def test_a_size_that_is_no_number_is_no_trait(self) -> None:
+        data = s.dicom(s.picture(), "DX", SliceThickness="2.5", PixelSpacing=[0.5, 0.5])
+        where = data.index(b"DS\x04\x002.5 ") + 4
+        traits = read_image(s.patched(data, where, b"inf ")).traits
+        assert "slice_thickness_mm" not in traits
+        assert traits["pixel_spacing_mm"] == 0.5
 
     def test_overlays_are_ignored(self) -> None:
         with_overlay = TWELVE | np.uint16(1 << 15)

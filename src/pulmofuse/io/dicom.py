@@ -103,6 +103,8 @@ def _parse(content: Content, *, header_only: bool) -> Dataset:
             implicit, little = dataset.original_encoding
             plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else plain
+        if not isinstance(dataset.file_meta.TransferSyntaxUID, UID):
+            raise UnreadableFile(content.name, "DICOM names no single transfer syntax", COPY_AGAIN)
     return dataset
 
 
@@ -131,8 +133,7 @@ def decode(name: str, dataset: Dataset, *, trust_window: bool = False) -> Shown:
 
 def transfer_syntax(dataset: Dataset) -> str:
     """Name of the compression, e.g. "JPEG Baseline (Process 1)"."""
-    uid = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
-    return str(uid.name) if isinstance(uid, UID) else "no transfer syntax"
+    return str(dataset.file_meta.TransferSyntaxUID.name)
 
 
 def _check(name: str, dataset: Dataset) -> None:

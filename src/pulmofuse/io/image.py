@@ -78,6 +78,8 @@ def finish(name: str, form: str, n_bytes: int, decoded: Decoded) -> Image:
     """
     pixels, padding = decoded.pixels, decoded.padding
     _check(name, pixels)
+    # A header may say "nan mm"; that is no trait, and JSON has no word for it.
+    seen = {k: v for k, v in decoded.traits.items() if not isinstance(v, float) or math.isfinite(v)}
     traits = {
         "format": form,
         "bytes": n_bytes,
@@ -85,7 +87,7 @@ def finish(name: str, form: str, n_bytes: int, decoded: Decoded) -> Image:
         "height": pixels.shape[1],
         "width": pixels.shape[2],
         "hounsfield": decoded.hounsfield,
-        **decoded.traits,
+        **seen,
         **_statistics(pixels, padding),
     }
     return Image(pixels, decoded.hounsfield, traits)
