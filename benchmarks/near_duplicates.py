@@ -51,6 +51,7 @@ SOURCES = {
 N_COPIES = 500
 RATES_HZ = (8000, 16_000, 22_050, 44_100, 48_000)
 OPUS_RATES_HZ = (8000, 16_000, 48_000)
+BLOCK = 1 << 14
 CELL = 200
 MONTAGE_PAIRS = 60
 COLUMNS = ["path_a", "path_b", "kind", "score", "label_a", "label_b"]
@@ -134,7 +135,12 @@ def sound_copy(samples: np.ndarray, rate_hz: int, rng: Generator) -> bytes:
         "OPUS": {"format": "OGG", "subtype": "OPUS"},
         "VORBIS": {"format": "OGG", "subtype": "VORBIS"},
     }
-    soundfile.write(stream, samples, rate_hz, **options.get(form, {"format": form}))
+    channels = 1 if samples.ndim == 1 else samples.shape[1]
+    chosen = options.get(form, {"format": form})
+    with soundfile.SoundFile(stream, "w", rate_hz, channels, **chosen) as file:
+        # In blocks: libsndfile's Vorbis writer overflows its stack on a minute at once.
+        for start in range(0, len(samples), BLOCK):
+            file.write(samples[start : start + BLOCK])
     return stream.getvalue()
 
 

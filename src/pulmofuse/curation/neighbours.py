@@ -41,7 +41,7 @@ class Whitening:
 
     def __call__(self, vectors: Vectors) -> Vectors:
         """Vectors (n, d) whitened and of unit length, (n, k)."""
-        return unit((vectors - self.common) @ self.matrix)
+        return unit(np.asarray((vectors - self.common) @ self.matrix, np.float32))
 
 
 def whitening(vectors: Vectors, ridge: float, few: int, directions: int | None = None) -> Whitening:

@@ -59,7 +59,7 @@ class SoundCodes:
         centred = levels.astype(np.float32)
         centred -= centred.mean(axis=1, keepdims=True)
         length = np.sqrt((centred * centred).sum(axis=1, keepdims=True))
-        return centred / np.maximum(length, np.finfo(np.float32).tiny)
+        return np.asarray(centred / np.maximum(length, np.finfo(np.float32).tiny), np.float32)
 
 
 def sound_fingerprint(samples: npt.NDArray[np.float32], sample_rate_hz: int) -> bytes:
