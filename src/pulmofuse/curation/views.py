@@ -55,9 +55,12 @@ _CLIP_SIDE = 128  # pixels that are counted along the longer side
 #: Hounsfield units that are shown as black and white to look at a volume: air to dense bone.
 _HU_RANGE = (-1024.0, 1024.0)
 
-#: DICOM Modality (PS3.3 C.7.3.1.1.1) of X-ray projections; of others only CT is ours.
-_PROJECTIONS = frozenset({"CR", "DX", "RG", "RF", "XA"})
-#: DICOM Modality that says nothing of the content: secondary capture, scanned film, document.
+#: DICOM Modality (PS3.3 C.7.3.1.1.1) of what belongs there.
+_EXPECTED = {
+    Modality.CT: frozenset({"CT"}),
+    Modality.CXR: frozenset({"CR", "DX", "RG", "RF", "XA"}),
+}
+#: DICOM Modality that says nothing of the content: secondary capture, other, hard copy, document.
 _UNCERTAIN = frozenset({"", "SC", "OT", "HC", "DOC"})
 
 #: One span of grey levels; below it nothing is stretched.
@@ -98,7 +101,7 @@ def _shown(image: Image) -> Plane:
     """The middle slice (height, width) in [0, 1]."""
     plane = image.pixels[image.pixels.shape[0] // 2]
     if not image.hounsfield:
-        return plane
+        return np.asarray(plane, np.float32)
     low, high = _HU_RANGE
     return np.asarray(np.clip((plane - low) / (high - low), 0.0, 1.0), np.float32)
 
@@ -108,7 +111,7 @@ def _eight_bit(plane: Plane, image: Image) -> tuple[NDArray[np.uint8], int]:
     low, high, _, _ = cv2.minMaxLoc(plane)
     span = max(high - low, float(np.finfo(np.float32).tiny))
     grey = cv2.convertScaleAbs(plane, alpha=255.0 / span, beta=-255.0 * low / span)
-    share = np.cumsum(np.bincount(grey.ravel(), minlength=256)) / grey.size
+    share = np.cumsum(cv2.calcHist([grey], [0], None, [256], (0, 256))) / grey.size
     first, last = np.searchsorted(share, _CONTENT)
     # 12-bit content in a 16-bit file fills a sixteenth of the range, and is not blank.
     stored = _HU_RANGE[1] - _HU_RANGE[0] if image.hounsfield else 2 ** _bit_depth(image) - 1
@@ -123,32 +126,31 @@ def _bit_depth(image: Image) -> int:
 def _kind_remark(image: Image, plane: Plane, modality: Modality) -> Remark | None:
     """Is it what it should be: by the header where that is certain, else by the classifier?"""
     stated = str(image.traits.get("dicom_modality", "")).upper()
-    if image.hounsfield or stated not in _UNCERTAIN:
-        kind = "CT" if image.hounsfield else stated
-        expected = kind == "CT" if modality is Modality.CT else kind in _PROJECTIONS
-        if not expected:
+    kind = "CT" if image.hounsfield else stated
+    if kind not in _UNCERTAIN:
+        if kind not in _EXPECTED[modality]:
             return _wrong_modality(f"its header says that it is {kind}", modality)
         if modality is Modality.CT:
             return None
     if modality is Modality.CXR and (view := image.traits.get("view")):
         return _lateral("its header says so") if view == "L" else None
+    return _seen_remark(plane, modality)
+
+
+def _seen_remark(plane: Plane, modality: Modality) -> Remark | None:
+    """What the classifier makes of it."""
     p, threshold = classify_view(plane), view_model().threshold
     if p[View.OTHER] >= threshold:
-        why = f"looks like no chest image, but a photo, drawing, chart or text ({_score(p, View.OTHER)})"
+        why = f"looks like a photo, drawing, chart or text (score {p[View.OTHER]:.2f})"
         return Remark(Oddity.NOT_RADIOLOGY, why, "look at it, and leave it out")
-    if modality is Modality.CT:
-        projection = p[View.FRONTAL] + p[View.LATERAL]
-        if projection >= threshold:
-            return _wrong_modality(f"looks like an X-ray (score {projection:.2f})", modality)
-    elif p[View.AXIAL] >= threshold:
-        return _wrong_modality(f"looks like a CT slice ({_score(p, View.AXIAL)})", modality)
-    elif p[View.LATERAL] >= threshold:
-        return _lateral(f"looks so, {_score(p, View.LATERAL)}")
+    projection = p[View.FRONTAL] + p[View.LATERAL]
+    if modality is Modality.CT and projection >= threshold:
+        return _wrong_modality(f"looks like an X-ray (score {projection:.2f})", modality)
+    if modality is Modality.CXR and p[View.AXIAL] >= threshold:
+        return _wrong_modality(f"looks like a CT slice (score {p[View.AXIAL]:.2f})", modality)
+    if modality is Modality.CXR and p[View.LATERAL] >= threshold:
+        return _lateral(f"score {p[View.LATERAL]:.2f}")
     return None
-
-
-def _score(p: dict[View, float], view: View) -> str:
-    return f"score {p[view]:.2f}"
 
 
 def _wrong_modality(why: str, modality: Modality) -> Remark:
@@ -181,7 +183,7 @@ def _clipped_share(grey: NDArray[np.uint8]) -> float:
     """Share of pixels at the lowest or highest grey, without the black around the body."""
     step = max(1, round(max(grey.shape) / _CLIP_SIDE))
     small = grey[::step, ::step]
-    black = cv2.compare(small, 0, cv2.CMP_EQ)
+    black = (small == 0).astype(np.uint8)
     # Black that touches the border is the air outside or the collimator, and no loss.
     _, labels = cv2.connectedComponents(black, connectivity=4)
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
@@ -266,6 +268,8 @@ def view_model(path: Path = WEIGHTS) -> ViewModel:
         raise WeightsError(
             path, f"are no weights of the view classifier ({error})", "install Pulmofuse again"
         ) from None
+    if not all(np.isfinite(array).all() for array in tensors.values()):
+        raise WeightsError(path, "hold values that are not finite", "install Pulmofuse again")
     hidden = model.b1.size
     shapes = (model.w1.shape, model.b1.shape, model.w2.shape, model.b2.shape)
     if shapes != ((FEATURES, hidden), (hidden,), (hidden, len(View)), (len(View),)):
