@@ -19,6 +19,7 @@ CONTROL_TITLES = {
     "lungs_only": "Lungs only",
     "lungs_blanked": "Lungs blanked",
     "border_only": "Borders only",
+    "lung_outline": "Outline of the lungs",
     "between_coughs": "Between the coughs",
 }
 _METHOD_TITLES = {"model": "the model", "probe": "a probe"}
