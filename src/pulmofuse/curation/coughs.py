@@ -61,10 +61,14 @@ _SMOOTH_FRAMES = 5
 _BEGIN_P, _GO_ON_P = 0.9, 0.5
 _MIN_GAP_S = 0.08
 _MIN_COUGH_S = 0.1
-_NO_COUGH_P = 0.5
-#: Share of the loud frames that is speech.
-_SPEECH_SHARE = 0.5
-_LOUD_DB = 30.0
+_NO_COUGH_P = 0.47
+#: Where this share of the loud frames is speech, more must speak for a cough.
+_SPEECH_SHARE = 0.4
+_NO_COUGH_IN_SPEECH_P = 0.75
+_LOUD_DB = 20.0
+#: The second that is scored, and the loud part it needs: 0.3 s, the length of one cough.
+_SCORE_FRAMES = 100
+_LEAST_LOUD_FRAMES = 30
 
 #: Trait `silent_fraction`: 20 ms blocks below -60 dB of full scale.
 _BLANK_SHARE = 0.98
@@ -112,15 +116,12 @@ def sound_remarks(sound: Sound) -> tuple[Remark, ...]:
         reason = f"{clipped:.1%} of the samples are cut off at full scale"
         found.append(Remark(Oddity.CLIPPED, reason, "record with less gain, or keep it knowingly"))
     heard = listen(sound)
-    if heard.cough < _NO_COUGH_P:
-        listen_to = "listen to it, and leave it out if nobody coughs"
-        score = f"(cough score {heard.cough:.2f}, speech {heard.speech:.0%} of the loud part)"
-        if heard.speech >= _SPEECH_SHARE:
-            reason = f"somebody talks, and no cough was found {score}"
-            found.append(Remark(Oddity.SPEECH, reason, listen_to))
-        else:
-            reason = f"no cough was found {score}"
-            found.append(Remark(Oddity.NO_COUGH, reason, listen_to))
+    talks = heard.speech >= _SPEECH_SHARE
+    if heard.cough < (_NO_COUGH_IN_SPEECH_P if talks else _NO_COUGH_P):
+        kind = Oddity.SPEECH if talks else Oddity.NO_COUGH
+        what = "somebody talks, and no cough was found" if talks else "no cough was found"
+        reason = f"{what} (cough score {heard.cough:.2f}, speech score {heard.speech:.2f})"
+        found.append(Remark(kind, reason, "listen to it, and leave it out if nobody coughs"))
     return tuple(found)
 
 
@@ -139,8 +140,8 @@ def between_coughs(
     """
     rest = samples.copy()
     for start_s, end_s in coughs:
-        first = max(0, int(np.floor((start_s - _MARGIN_S) * sample_rate_hz)))
-        rest[..., first : max(0, int(np.ceil((end_s + _MARGIN_S) * sample_rate_hz)))] = 0.0
+        first = max(0, round((start_s - _MARGIN_S) * sample_rate_hz))
+        rest[..., first : round((end_s + _MARGIN_S) * sample_rate_hz)] = 0.0
     return rest
 
 
@@ -149,8 +150,9 @@ class Heard:
     """What a recording holds.
 
     Attributes:
-        cough: largest smoothed probability of a cough, in [0, 1].
-        speech: mean probability of speech in the frames within 30 dB of the loudest, in [0, 1].
+        cough: mean probability of a cough in the loud frames of the second that has most of it,
+            in [0, 1]; loud is within 20 dB of the loudest.
+        speech: mean probability of speech in all loud frames, in [0, 1].
     """
 
     cough: float
@@ -158,13 +160,20 @@ class Heard:
 
 
 def listen(sound: Sound) -> Heard:
-    """Score the mono mix of a recording."""
-    mono = sound.samples.mean(axis=0)
-    power = _frame_power(mono, sound.sample_rate_hz)
+    """Score the mono mix of a recording; a passing likeness to a cough does not count for much."""
+    power = _frame_power(sound.samples.mean(axis=0), sound.sample_rate_hz)
     p = _classify(_context(_features(power)))
     level = _level_db(power)
     loud = level >= level.max() - _LOUD_DB
-    return Heard(float(_smooth(p[:, 0]).max()), float(p[loud, 1].mean()))
+    length = min(_SCORE_FRAMES, len(loud))
+    cough, count = (
+        np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+        for values in (p[:, 0] * loud, loud)
+    )
+    share = (cough[length:] - cough[:-length]) / np.maximum(
+        count[length:] - count[:-length], _LEAST_LOUD_FRAMES
+    )
+    return Heard(float(share.max()), float(p[loud, 1].mean()))
 
 
 def coughs_of(p: FloatArray, duration_s: float) -> NDArray[np.float64]:
