@@ -56,7 +56,7 @@ _SCALE_DB = 20.0
 #: Classes of the network.
 CLASSES = ("cough", "speech", "other")
 
-# Chosen on the development half (benchmarks/cough_segmentation.py tune).
+# Chosen on the development half (docs/decisions/0008-cough-segmentation.md).
 _SMOOTH_FRAMES = 5
 _BEGIN_P, _GO_ON_P = 0.9, 0.5
 _MIN_GAP_S = 0.08
