@@ -47,9 +47,8 @@ _LEVELS = 16
 #: nothing: the noise of a detector alone spans more.
 _CONTENT = (0.005, 0.995)
 _BLANK_LEVELS = 4
-#: Share of the body at either end of the range from which a remark is made. On development images
-#: one radiograph in a hundred has more; a lung window cuts off soft tissue by design, and one slice
-#: in thirty has more than its limit.
+#: Share of the body at either end of the range from which a remark is made: one radiograph in fifty
+#: has more, and one CT in fifteen, though a lung window cuts off soft tissue by design.
 _CLIPPED = {Modality.CXR: 0.05, Modality.CT: 0.30}
 _CLIP_SIDE = 128  # pixels that are counted along the longer side
 #: Hounsfield units that are shown as black and white to look at a volume: air to dense bone.
