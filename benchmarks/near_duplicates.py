@@ -6,8 +6,8 @@
 
 `accuracy` hides 500 transformed copies of images, and 500 of recordings, among the real ones.
 `lists` writes the pairs of each published set as CSV, with a picture of the pairs beside it.
-`growth` times `find_pairs` on made-up collections: mixtures of real images, mirrored and cropped
-so far that none is a copy of another, each size in a process of its own.
+`growth` times `find_pairs` on made-up collections, each size in a process of its own: mixtures of
+real images, each bent before, so that they look like chest X-rays and none is like another.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ N_COPIES = 500
 RATES_HZ = (8000, 16_000, 22_050, 44_100, 48_000)
 OPUS_RATES_HZ = (8000, 16_000, 48_000)
 BLOCK = 1 << 14
+SIDE = 96
 CELL = 200
 MONTAGE_PAIRS = 60
 COLUMNS = ["path_a", "path_b", "kind", "score", "label_a", "label_b"]
@@ -347,34 +348,36 @@ def once(path: Path, size: int) -> None:
 
 
 def made_up_images(root: Path, count: int) -> np.ndarray:
-    """Fingerprints (count, LENGTH) of mixtures of two real X-rays; one in 200 is copied."""
+    """Fingerprints (count, LENGTH) of mixtures of three bent X-rays; one in 200 is copied."""
     rng = np.random.default_rng(0)
     folders = ("darkcovidnet", "covid-chestxray-dataset/images")
-    side = 96
     real = [
-        cv2.resize(read_image(path).pixels[0], (side, side), interpolation=cv2.INTER_AREA)
+        cv2.resize(read_image(path).pixels[0], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         for path in files(root, folders)
     ]
     out = np.empty((count, LENGTH), np.uint8)
     last = real[0]
     for row in range(count):
-        share = rng.uniform(0.3, 0.7)
-        picture = share * part_of(real, rng) + (1 - share) * part_of(real, rng)
+        shares = rng.dirichlet((2, 2, 2))
+        picture = sum(share * bent(real[rng.integers(len(real))], rng) for share in shares)
         if row % 200 == 199:
-            picture = brighten(last, rng).astype(np.float32)
-        last = picture
-        out[row] = np.frombuffer(image_fingerprint(Image(picture[None], False, {})), np.uint8)
+            picture = brighten(last, rng)
+        last = picture.astype(np.float32)
+        out[row] = np.frombuffer(image_fingerprint(Image(last[None], False, {})), np.uint8)
     return out
 
 
-def part_of(pictures: list[np.ndarray], rng: Generator) -> np.ndarray:
-    """A picture of the list, mirrored or not, cut to 75 to 100 % of its sides."""
-    picture = pictures[rng.integers(len(pictures))]
-    side = len(picture)
-    height, width = (int(x) for x in rng.uniform(0.75, 1, 2) * side)
-    top, left = rng.integers(side - height + 1), rng.integers(side - width + 1)
-    piece = picture[top : top + height, left : left + width][:, :: rng.choice((-1, 1))]
-    return cv2.resize(piece, (side, side), interpolation=cv2.INTER_LINEAR)
+def bent(picture: np.ndarray, rng: Generator) -> np.ndarray:
+    """A picture, mirrored or not, bent smoothly by about 4 % of its side, never twice alike."""
+    places = np.arange(SIDE, dtype=np.float32)
+    shifts = [
+        cv2.resize(rng.normal(0, 0.04 * SIDE, (5, 5)).astype(np.float32), (SIDE, SIDE),
+                   interpolation=cv2.INTER_CUBIC)
+        for _ in range(2)
+    ]  # fmt: skip
+    columns = (places if rng.random() < 0.5 else places[::-1]) + shifts[0]
+    return cv2.remap(picture, columns, places[:, None] + shifts[1], cv2.INTER_LINEAR,
+                     borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
 
 
 def made_up_sounds(root: Path, count: int) -> np.ndarray:

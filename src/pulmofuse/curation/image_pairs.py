@@ -1,6 +1,6 @@
 """Which pictures are copies of one another, by their fingerprints alone.
 
-Three sieves, each finer and dearer than the one before: nearest neighbours among coarse spectra
+Four sieves, each finer and dearer than the one before: nearest neighbours among coarse spectra
 (whitened by what the collection has in common, and looked up as a whole and as several crops);
 correlation of the coarse spectra after a first-order correction of the crop (the tangent distance
 of Simard et al., NIPS 1992); correlation of the detail after
@@ -40,10 +40,12 @@ VIEWS = np.array([y + x for y, x in product(_CROPS, repeat=2)], np.float32)
 #: Share of the mean variance added to every direction before whitening, and the number of
 #: pictures from which their own covariance is worth more than equal variances.
 _RIDGE, _FEW = 0.2, 500
+#: Directions kept, those in which the pictures of a collection differ most, of 75.
+_DIRECTIONS = 32
 #: Cosine of coarse spectra from which a pair is looked at, and how many for each picture.
-_CANDIDATE, _CANDIDATES = 0.82, 16
+_CANDIDATE, _CANDIDATES = 0.86, 16
 #: Cosine after the first-order correction from which the detail is compared.
-_CORRECTED = 0.9
+_CORRECTED = 0.94
 #: Farthest that the first-order correction may move a view, and the step of its differences.
 _REACH, _DIFFERENCE = 0.04, 0.005
 #: Damping of that correction as a share of the mean curvature.
@@ -56,8 +58,9 @@ _ALIKE = 0.72
 _SAME_WHOLE, _SAME_CROP = 0.8, 0.75
 #: Largest shift, and change of scale, of a picture shown whole.
 _WHOLE = 0.01
-#: Below this the detail is not even nearly alike, and a finer alignment would not help.
-_HOPELESS = 0.3
+#: Correlation of the detail at half size from which it is looked at in full; before that, most
+#: pairs are strangers, and the alignment is a first guess.
+_HALF_ALIKE = 0.5
 _BLURRED_STEPS, _DETAIL_STEPS = 3, 2
 #: Blur that widens the reach of the detail's alignment, grid cells.
 _BLUR = 1.0
@@ -131,15 +134,15 @@ class _Spectra:
     def __init__(self, coarse: npt.NDArray[np.int8]) -> None:
         self._coarse = coarse
         self._fade = np.exp(-((RADIUS / _FADE) ** 2)).astype(np.float32)
-        self._white = whitening(unit(coarse * self._fade), _RIDGE, _FEW)
+        self._white = whitening(unit(coarse * self._fade), _RIDGE, _FEW, _DIRECTIONS)
 
     def views(self) -> Iterator[Vectors]:
-        """Unit vectors (n, N_COARSE) of the pictures seen through each of `VIEWS`."""
+        """Unit vectors (n, _DIRECTIONS) of the pictures seen through each of `VIEWS`."""
         for view in VIEWS:
             yield self._white(unit((self._coarse @ self.crop(view).T) * self._fade))
 
     def whiten(self, rows: Rows, change: Matrix | None) -> Vectors:
-        """Whitened spectra (len(rows), N_COARSE), after a linear change of the raw ones."""
+        """Whitened spectra (len(rows), _DIRECTIONS), after a linear change of the raw ones."""
         spectra = self._coarse[rows].astype(np.float32)
         changed = spectra if change is None else spectra @ change.T
         out: Vectors = (changed * self._fade) @ self._white.matrix
@@ -194,22 +197,34 @@ def _correct(
 
 def _compare(codes: ImageCodes, pairs: _Pairs) -> tuple[list[tuple[int, int]], list[float]]:
     """The pairs of rows (smaller, greater) with the same detail, and its correlation."""
+    likely = _half_alike(codes, pairs)
     found, scores = [], []
-    for start in range(0, len(pairs.source), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        one, other = codes.detail(pairs.source[part]), codes.detail(pairs.target[part])
-        view = pairs.view[part]
-        hopeful = np.flatnonzero(likeness(blur(one, _BLUR), blur(other, _BLUR), view) >= _HOPELESS)
-        one, other, view = one[hopeful], other[hopeful], view[hopeful]
-        if not len(hopeful):
-            continue
-        view = refine(blur(one, _BLUR), blur(other, _BLUR), view, _BLURRED_STEPS)
+    for part in _blocks(likely):
+        one, other = codes.detail(part.source), codes.detail(part.target)
+        view = refine(blur(one, _BLUR), blur(other, _BLUR), part.view, _BLURRED_STEPS)
         view = refine(one, other, view, _DETAIL_STEPS)
         alike = likeness(one, other, view) >= _ALIKE
         score = weakest_likeness(one, other, view)
         whole = np.abs(view - WHOLE).max(axis=1) < _WHOLE
         good = alike & (score >= np.where(whole, _SAME_WHOLE, _SAME_CROP))
-        ends = np.stack([pairs.source[part], pairs.target[part]], axis=1)[hopeful][good]
-        found += [(int(a), int(b)) for a, b in np.sort(ends, axis=1)]
+        ends = np.sort(np.stack([part.source, part.target], axis=1)[good], axis=1)
+        found += [(a, b) for a, b in ends.tolist()]
         scores += score[good].clip(max=1).tolist()
     return found, scores
+
+
+def _half_alike(codes: ImageCodes, pairs: _Pairs) -> _Pairs:
+    """Those of the pairs whose detail is alike at half size."""
+    alike = [
+        likeness(codes.half_detail(part.source), codes.half_detail(part.target), part.view)
+        for part in _blocks(pairs)
+    ]
+    kept = np.concatenate([np.empty(0, np.float32), *alike]) >= _HALF_ALIKE
+    return _Pairs(pairs.source[kept], pairs.target[kept], pairs.view[kept])
+
+
+def _blocks(pairs: _Pairs) -> Iterator[_Pairs]:
+    """The pairs, a few at a time."""
+    for start in range(0, len(pairs.source), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        yield _Pairs(pairs.source[part], pairs.target[part], pairs.view[part])

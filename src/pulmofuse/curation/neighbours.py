@@ -21,8 +21,11 @@ _ONE_CELL = 4096
 #: Vectors per cell that the cells are found from; more does not move them (faiss uses 39 to 256).
 _SAMPLE_PER_CELL = 40
 _ITERATIONS = 8
+#: Cells per square root of the number of vectors: finding the cells of a query costs about as
+#: much as looking into them.
+_DENSITY = 1.0
 #: Cells that a query looks into.
-_PROBES = 8
+_PROBES = 5
 #: Similarities held at a time; 4 M floats are 16 MiB.
 _BLOCK = 1 << 22
 
@@ -98,7 +101,7 @@ class Found:
 def build_cells(vectors: Vectors) -> Cells:
     """Divide vectors (n, d) of unit length into cells."""
     n = len(vectors)
-    n_cells = 1 if n <= _ONE_CELL else int(np.sqrt(n))
+    n_cells = 1 if n <= _ONE_CELL else int(_DENSITY * np.sqrt(n))
     centres = _centres(vectors, n_cells)
     cell = _nearest(vectors, centres, 1)[:, 0]
     rows = np.argsort(cell, kind="stable")
@@ -151,7 +154,7 @@ def _search(
         for begin in range(bounds[cell], bounds[cell + 1], step):
             queries = asking[begin : min(begin + step, bounds[cell + 1])]
             similar = vectors[queries] @ members
-            which, member = np.nonzero(_cut(similar, least, most))
+            which, member = np.divmod(_high(similar, least, most), stop - start)
             found.append((queries[which], cells.rows[start + member], similar[which, member]))
     if not found:
         return np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, np.float32)
@@ -159,15 +162,16 @@ def _search(
     return queries, rows, scores
 
 
-def _cut(similar: Vectors, least: float, most: int) -> npt.NDArray[np.bool_]:
-    """Which similarities (queries, members) are high enough and among the `most` of their row."""
-    high = similar >= least
-    crowded = np.flatnonzero(high.sum(axis=1) > most)
-    if len(crowded):
-        rows = similar[crowded]
-        bar = np.partition(rows, -most, axis=1)[:, -most]
-        high[crowded] = rows >= bar[:, None]
-    return high
+def _high(similar: Vectors, least: float, most: int) -> Rows:
+    """Flat indices of similarities (queries, members): high, and among the best of their row."""
+    high = np.flatnonzero(similar >= least)
+    rows = high // similar.shape[1]
+    crowded = np.flatnonzero(np.bincount(rows, minlength=len(similar)) > most)
+    if not len(crowded):
+        return high
+    bar = np.full(len(similar), least, np.float32)
+    bar[crowded] = np.partition(similar[crowded], -most, axis=1)[:, -most]
+    return high[similar.ravel()[high] >= bar[rows]]
 
 
 def _best(keys: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], n: int, most: int) -> Rows:
@@ -177,7 +181,8 @@ def _best(keys: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], n: int, 
     order = order[~again]
     order = order[np.lexsort((keys[order], -scores[order], keys[order] // n))]
     query = keys[order] // n
-    return order[np.arange(len(query)) - np.searchsorted(query, query) < most]
+    kept: Rows = order[np.arange(len(query)) - np.searchsorted(query, query) < most]
+    return kept
 
 
 def _centres(vectors: Vectors, n_cells: int) -> Vectors:
@@ -200,12 +205,12 @@ def _nearest(vectors: Vectors, centres: Vectors, count: int) -> Rows:
     out = np.empty((len(vectors), count), np.intp)
     for begin in range(0, len(vectors), step):
         similar = vectors[begin : begin + step] @ centres.T
-        if count == 1:
-            out[begin : begin + step, 0] = similar.argmax(axis=1)
-        elif count < len(centres):
-            out[begin : begin + step] = np.argpartition(similar, -count, axis=1)[:, -count:]
-        else:
-            out[begin : begin + step] = np.arange(count)
+        every = np.arange(len(similar))
+        # A few passes for the largest are faster than one partition of each row.
+        for place in range(count):
+            best = similar.argmax(axis=1)
+            out[begin : begin + step, place] = best
+            similar[every, best] = -np.inf
     return out
 
 
