@@ -50,9 +50,11 @@ def made_up(folder: Path, n: int) -> dict[str, pd.DataFrame]:
                 soundfile.write(folder / path, rng.normal(0, 0.2, 240_000) * envelope, 48_000)
             else:
                 side = int(kind.split("-")[1])
-                noise = rng.integers(0, 255, (side // 8, side // 8), dtype=np.uint8)
-                picture = cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
-                cv2.imwrite(str(folder / path), picture)
+                # Smooth shapes under the noise of a detector, as in a radiograph.
+                shapes = cv2.GaussianBlur(rng.normal(0, 1, (side, side)), (0, 0), side / 25)
+                smooth = cv2.normalize(shapes, None, 20, 230, cv2.NORM_MINMAX)
+                picture = smooth + rng.normal(0, 2, (side, side))
+                cv2.imwrite(str(folder / path), picture.clip(0, 255).astype(np.uint8))
             paths.append(path)
         tables[kind] = pd.DataFrame({"path": paths, "modality": modality})
     return tables
