@@ -40,7 +40,7 @@ def record(
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    splits = ["train", "val", "test", "train"]
+    splits = ["train", "val", "test", "train"] * 3
     rows = [record(f"s{n}", picture(n), split) for n, split in enumerate(splits)]
     write_fingerprints(tmp_path, pd.DataFrame(rows))
     return tmp_path
@@ -48,10 +48,10 @@ def study(tmp_path: Path) -> Path:
 
 def test_copies_are_found_whatever_their_names_and_encoding(study: Path) -> None:
     later = [
-        record("s0", picture(9), None),
+        {**record("s0", picture(30), None), "sha256": "another"},
         record("x1", cv2.resize(picture(1), (128, 128)), None, 75),
         record("x2", picture(2), None, 60),
-        {**record("x3", picture(8), None), "sha256": "s3-90"},
+        {**record("x3", picture(31), None), "sha256": "s3-90"},
     ]
     records = pd.DataFrame(later, index=[7, 5, 3, 1])
     found = copies_of_study(study, records)
@@ -61,6 +61,7 @@ def test_copies_are_found_whatever_their_names_and_encoding(study: Path) -> None
 
 def test_a_copy_in_two_splits_counts_as_the_earlier(tmp_path: Path) -> None:
     rows = [record("s0", picture(0), "test"), record("s1", picture(0), "train", 80)]
+    rows += [record(f"s{n}", picture(n), "test") for n in range(2, 8)]
     write_fingerprints(tmp_path, pd.DataFrame(rows))
     found = copies_of_study(tmp_path, pd.DataFrame([record("x", picture(0), None, 70)]))
     assert found.tolist() == ["train"]

@@ -121,6 +121,8 @@ def _candidates(coarse: npt.NDArray[np.int8]) -> _Pairs:
             sources.append(source[good])
             targets.append(target[good])
             corrected.append(view + step[good])
+    if not sources:
+        return _Pairs(np.empty(0, np.intp), np.empty(0, np.intp), np.empty((0, 4), np.float32))
     return _Pairs(np.concatenate(sources), np.concatenate(targets), np.concatenate(corrected))
 
 

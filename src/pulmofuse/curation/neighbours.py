@@ -18,6 +18,9 @@ Rows = npt.NDArray[np.intp]
 
 #: Up to here one cell is faster than finding cells.
 _ONE_CELL = 4096
+#: Fewer vectors than this do not show what a collection has in common.
+_HANDFUL = 8
+
 #: Vectors per cell that the cells are found from; more does not move them (faiss uses 39 to 256).
 _SAMPLE_PER_CELL = 40
 _ITERATIONS = 8
@@ -56,7 +59,8 @@ def whitening(vectors: Vectors, ridge: float, few: int, directions: int | None =
         few: number of vectors below which their own covariance counts less and less.
         directions: how many of the directions that vary most are kept; None keeps all d.
     """
-    common = vectors.mean(axis=0)
+    # Of a handful, copies among them are what is common.
+    common = vectors.mean(axis=0) * (len(vectors) >= _HANDFUL)
     centred = vectors - common
     variance, axes = np.linalg.eigh(centred.T @ centred / len(vectors))
     floor = max(ridge, few / len(vectors)) * max(float(variance.mean()), 0)
