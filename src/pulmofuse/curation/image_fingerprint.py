@@ -30,7 +30,7 @@ _SMOOTH, _DETAIL, _LOCAL = 0.5, 1.5, 3.0
 #: Share of the picture's own contrast below which a flat region is not amplified to noise.
 _FLAT = 0.2
 #: Keeps a flat picture from being divided by zero.
-_NOTHING = float(np.finfo(np.float32).tiny)
+_NOTHING = 1e-9
 #: Reconstruction values of a 4-level quantiser of a normal variable (Max 1960), boundaries 0, ±1.
 _LEVELS = np.array([-1.51, -0.45, 0.45, 1.51], np.float32)
 #: What a byte holds: its four cells (256, 4), and the means of the two on either side (256, 2).

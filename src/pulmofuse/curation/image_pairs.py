@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 
 import cv2
@@ -108,9 +109,8 @@ def _candidates(coarse: npt.NDArray[np.int8]) -> _Pairs:
     cells = build_cells(next(views))
     found = neighbours(cells, spectra.views(), np.arange(len(coarse)), _CANDIDATE, _CANDIDATES)
     sources, targets, corrected = [], [], []
-    for number, view in enumerate(VIEWS):
+    for number, (view, (crop, slopes)) in enumerate(zip(VIEWS, _crops(), strict=True)):
         chosen = np.flatnonzero(found.view == number)
-        crop, slopes = spectra.crop(view), spectra.slopes(view)
         for start in range(0, len(chosen), _WIDE_BLOCK):
             part = chosen[start : start + _WIDE_BLOCK]
             source, target = found.query[part], found.row[part]
@@ -140,8 +140,8 @@ class _Spectra:
 
     def views(self) -> Iterator[Vectors]:
         """Unit vectors (n, _DIRECTIONS) of the pictures seen through each of `VIEWS`."""
-        for view in VIEWS:
-            yield self._white(unit((self._coarse @ self.crop(view).T) * self._fade))
+        for crop, _ in _crops():
+            yield self._white(unit((self._coarse @ crop.T) * self._fade))
 
     def whiten(self, rows: Rows, change: Matrix | None) -> Vectors:
         """Whitened spectra (len(rows), _DIRECTIONS), after a linear change of the raw ones."""
@@ -150,19 +150,24 @@ class _Spectra:
         out: Vectors = (changed * self._fade) @ self._white.matrix
         return out
 
-    @staticmethod
-    def crop(view: npt.NDArray[np.float32]) -> Matrix:
-        """Matrix (N_COARSE, N_COARSE) from the spectrum of a picture to that of a view."""
-        return _crop_matrix(view)
 
-    @staticmethod
-    def slopes(view: npt.NDArray[np.float32]) -> list[Matrix]:
-        """How that matrix changes with each of the four numbers of the view."""
-        steps = np.eye(4, dtype=np.float32) * _DIFFERENCE
-        return [
-            (_crop_matrix(view + step) - _crop_matrix(view - step)) / (2 * _DIFFERENCE)
-            for step in steps
-        ]
+@cache
+def _crops() -> tuple[tuple[Matrix, tuple[Matrix, ...]], ...]:
+    """Matrices (N_COARSE, N_COARSE) from the spectrum of a picture to that of each of `VIEWS`.
+
+    Each with its four slopes: how it changes with the numbers of the view.
+    """
+    steps = np.eye(4, dtype=np.float32) * _DIFFERENCE
+    return tuple(
+        (
+            _crop_matrix(view),
+            tuple(
+                (_crop_matrix(view + step) - _crop_matrix(view - step)) / (2 * _DIFFERENCE)
+                for step in steps
+            ),
+        )
+        for view in VIEWS
+    )
 
 
 def _crop_matrix(view: npt.NDArray[np.float32]) -> Matrix:

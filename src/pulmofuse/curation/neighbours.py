@@ -175,7 +175,8 @@ def _high(similar: Vectors, least: float, most: int) -> Rows:
         return high
     bar = np.full(len(similar), least, np.float32)
     bar[crowded] = np.partition(similar[crowded], -most, axis=1)[:, -most]
-    return high[similar.ravel()[high] >= bar[rows]]
+    kept: Rows = high[similar.ravel()[high] >= bar[rows]]
+    return kept
 
 
 def _best(keys: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], n: int, most: int) -> Rows:

@@ -124,7 +124,8 @@ def _log_spectrogram(
     spectrum = scipy.fft.rfft(frames * _TAPER, axis=1)
     power = spectrum.real**2 + spectrum.imag**2
     level = 10 * np.log10(power @ _FILTERS.T + _NOTHING)
-    above = np.maximum(level - (level.max() - _RANGE_DB), 0)
+    floor = max(float(level.max()) - _RANGE_DB, 10 * np.log10(_NOTHING))
+    above = np.maximum(level - floor, 0)
     return np.asarray(above, np.float32)
 
 
