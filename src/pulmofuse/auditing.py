@@ -42,12 +42,13 @@ def audit_manifest(
     """
     reporter = reporter or Silent()
     records = read_manifest(manifest)
+    if records.empty:
+        raise ManifestError(manifest, "holds no record", "make one with `pulmofuse data scan`")
     # `data scan --out` left what it saw beside the manifest.
     beside = manifest.with_suffix(".files")
     with locked(out):
         reporter.step("Read the files")
-        store = beside if beside.is_dir() else out / "files"
-        files = read_files(records, data_root, store, reporter.update)
+        files = read_files(records, data_root, out / "files", reporter.update, beside)
         faults = unreadable_files(files, records)
         reporter.finish(f"{len(files) - len(faults):,} of {len(files):,} files can be read")
         with atomic_path(out / "excluded.csv") as temporary:

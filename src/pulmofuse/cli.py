@@ -9,13 +9,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from pulmofuse import __version__
 from pulmofuse.cli_data import DataRoot, audit, data_app
-from pulmofuse.console import Display, print_comparison, print_table
+from pulmofuse.console import Display, figure, print_comparison, print_table
 from pulmofuse.errors import PulmofuseError
 
 if TYPE_CHECKING:
@@ -146,11 +146,14 @@ def leave_one_out(
     """Run a study once for each source (or site), tested on that one and trained on the others."""
     from pulmofuse.loso import leave_one_source_out
 
-    if by not in {"source", "site"}:
+    names: dict[str, Literal["source", "site"]] = {"source": "source", "site": "site"}
+    if by not in names:
         raise typer.BadParameter("give source or site", param_hint="--by")
     tree = _load(config, overrides, drop_leaks, accept_leaks)
     with Display() as display:
-        table = leave_one_source_out(tree, data_root, out, by, display)
+        table = leave_one_source_out(tree, data_root, out, names[by], display)
+    numbers = table.select_dtypes("float").columns
+    table[numbers] = table[numbers].map(figure)
     print_table(table.fillna("–"), f"Left out, one {by} at a time")
     typer.echo(str(out / "loso.csv"))
 

@@ -109,7 +109,7 @@ def _collect(
         raise StudyError(data, "holds no modality of this bundle", f"the bundle reads {modalities}")
     reporter.step("Read and prepare the files")
     cohort = prepare_cohort(
-        manifest[known],
+        manifest[known].assign(split=None),
         excluded,
         _bundle_config(config, bundle),
         data_root,
@@ -157,7 +157,9 @@ def _unseen(cohort: Cohort, bundle: Bundle, study: Path, data: str) -> Cohort:
     files = records["sha256"].isin(bundle.facts.get("training_files", []))
     near = copies_of_study(study, records).isin([Split.TRAIN.value, Split.VAL.value])
     patients = records["patient_id"].isin(bundle.facts.get("training_patients", []))
-    seen = files | near | patients
+    # Whoever shares a group with something seen is somebody the study knows.
+    known = records["group"].isin(set(records.loc[files | near | patients, "group"]))
+    seen = files | near | patients | known
     if seen.all():
         raise StudyError(
             data,

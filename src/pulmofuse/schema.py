@@ -134,7 +134,7 @@ class Exclusion:
         path: relative to the data root.
         modality: "ct", "cxr", "cough", or "" where not known.
         source: name of the data set.
-        stage: "scan", "read", "label", "split" or "audit".
+        stage: "scan", "label", "read", "clean" (odd), "split" or "audit".
         reason: in plain words.
         remedy: what the user can do.
     """

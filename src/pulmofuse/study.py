@@ -19,7 +19,7 @@ import pulmofuse
 from pulmofuse.config import StudyConfig, dump_config
 from pulmofuse.curation import split_hash, stop_on_leaks
 from pulmofuse.evaluation import comparison_table, evaluate, fusion_gain
-from pulmofuse.evaluation.matching import matched_rows
+from pulmofuse.evaluation.matching import CONFOUNDERS, matched_rows
 from pulmofuse.files import atomic_path, read_json, sha256_json, write_json, write_text
 from pulmofuse.inference import (
     Bundle,
@@ -305,6 +305,7 @@ def _control(run: _Run, cohort: Cohort) -> None:
         pulmofuse.__version__,
         run.keys,
         config.evaluation.model_dump(mode="json"),
+        _rows(cohort.records, ["record_id", *CONFOUNDERS]),
         int(pd.util.hash_pandas_object(run.predictions, index=False).sum()),
     ]
     run.steps.run("controls", "Negative controls", inputs, [out / "controls.csv"], work)

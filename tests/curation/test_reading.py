@@ -104,3 +104,29 @@ def test_remarks_become_rows_and_say_what_leaves_a_file_out() -> None:
     assert rows["path"].tolist() == ["a.png", "a.png"]
     assert rows["kind"].tolist() == ["lateral", "burnt_in_text"]
     assert rows["excluded"].tolist() == [True, False]
+
+
+def test_a_damaged_part_of_the_store_costs_a_second_reading_only(
+    root: Path, manifest: pd.DataFrame, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    first = read_files(manifest, root, store, silent)
+    for part in store.rglob("*.parquet"):
+        part.write_bytes(b"PAR1 damaged")
+    pd.testing.assert_frame_equal(read_files(manifest, root, store, silent), first)
+
+
+def test_another_store_is_read_and_never_written(
+    root: Path, manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    read_files(manifest[manifest["path"] != "absent.png"], root, theirs, silent)
+    before = {p: p.stat().st_mtime_ns for p in theirs.rglob("*")}
+    opened: list[str] = []
+    read = reading._read
+    monkeypatch.setattr(
+        reading, "_read", lambda where, row: (opened.append(row["path"]), read(where, row))[1]
+    )
+    read_files(manifest, root, ours, silent, seen_before=theirs)
+    assert opened == ["absent.png"]
+    assert {p: p.stat().st_mtime_ns for p in theirs.rglob("*")} == before

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from pulmofuse.curation.fingerprints import image_fingerprint
+from pulmofuse.errors import StudyError
 from pulmofuse.io import read_image
 from pulmofuse.pipeline import copies_of_study, write_fingerprints
 
@@ -70,3 +71,17 @@ def test_a_copy_in_two_splits_counts_as_the_earlier(tmp_path: Path) -> None:
 def test_a_study_without_fingerprints_knows_no_copies(tmp_path: Path) -> None:
     records = pd.DataFrame([record("x", picture(0), None)])
     assert copies_of_study(tmp_path, records).isna().all()
+
+
+def test_every_copy_of_a_large_group_is_known(tmp_path: Path) -> None:
+    """More copies than `MAX_GROUP`: the pairs are a star, and most of them are indirect."""
+    rows = [record("s0", picture(0), "val"), record("s1", picture(1), "train")]
+    write_fingerprints(tmp_path, pd.DataFrame(rows))
+    later = [{**record(f"x{n:02d}", picture(0), None), "sha256": f"new {n}"} for n in range(30)]
+    assert copies_of_study(tmp_path, pd.DataFrame(later)).tolist() == ["val"] * 30
+
+
+def test_damaged_fingerprints_are_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "fingerprints.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(StudyError, match="Run the study again"):
+        copies_of_study(tmp_path, pd.DataFrame([record("x", picture(0), None)]))

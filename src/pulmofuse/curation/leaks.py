@@ -15,6 +15,13 @@ from pulmofuse.schema import Exclusion, Split, iterate
 #: Checks whose failure means that no figure on the test set can be believed.
 _LEAKS = ("leakage.", "labels.contradiction")
 
+_CONTRADICTION = "labels.contradiction"
+
+
+def is_leak(check: str, verdict: str) -> bool:
+    """Whether the answer of a check (by its id) means that figures cannot be believed."""
+    return check.startswith(_LEAKS) and verdict == "fail"
+
 
 def stop_on_leaks(checks: Iterable[Mapping[str, Any]]) -> None:
     """Refuse to go on with a split that leaks.
@@ -25,19 +32,23 @@ def stop_on_leaks(checks: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         LeakageFound: a check of leakage or of contradicting labels failed.
     """
-    failed = [c for c in checks if str(c["id"]).startswith(_LEAKS) and c["verdict"] == "fail"]
+    failed = [c for c in checks if is_leak(str(c["id"]), str(c["verdict"]))]
     if failed:
+        drops = "--drop-leaks drops the training copies"
+        if any(c["id"] == _CONTRADICTION for c in failed):
+            drops = (
+                "leave the copies with a wrong label out (`cleaning.copies: drop` leaves out all)"
+            )
         counts = ", ".join(f"{check['id']} {check['value'] or 0:,.0f}" for check in failed)
         raise LeakageFound(
             f"the audit ({counts})",
             " ".join(str(check["detail"]) for check in failed),
-            "--drop-leaks drops the training copies, --accept-leaks goes on and prints it on every"
-            " page",
+            f"{drops}, --accept-leaks goes on and prints it on every page",
         )
 
 
 def drop_leaks(
-    records: pd.DataFrame, pairs: pd.DataFrame
+    records: pd.DataFrame, pairs: pd.DataFrame, groups: pd.Series | None = None
 ) -> tuple[pd.DataFrame, tuple[Exclusion, ...]]:
     """Leave out the training and validation records that the test set shares something with.
 
@@ -49,11 +60,12 @@ def drop_leaks(
     Args:
         records: record_id, path, patient_id, modality, source, series_id, split.
         pairs: record_a, record_b, kind, score.
+        groups: of `patient_groups`, where it was called on more records than these.
 
     Returns:
         The records kept, in their order, and one exclusion for each one that is not.
     """
-    group = patient_groups(records, pairs)
+    group = patient_groups(records, pairs) if groups is None else groups
     split = records["split"].astype(object)
     stays = pd.Series(True, index=records.index)
     exclusions: list[Exclusion] = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,8 @@ from pulmofuse.io import read_image, read_sound
 from pulmofuse.schema import Exclusion, Modality, Oddity, exclusions_frame, iterate
 
 _KEY = ["path", "modality"]
-_COLUMNS = [
-    *_KEY, "sha256", "traits", "fingerprint", "remarks", "reason", "remedy", "size", "mtime_ns",
-]  # fmt: skip
+_CELLS = ["sha256", "traits", "fingerprint", "remarks", "reason", "remedy"]
+_COLUMNS = [*_KEY, *_CELLS, "size", "mtime_ns"]
 #: Files read side by side; progress is told, and interrupts are heard, between two batches.
 _BATCH_FILES = 32
 #: Files of one part of the store: a killed run loses at most as many.
@@ -41,7 +41,11 @@ Progress = Callable[[int, int, str], None]
 
 
 def read_files(
-    manifest: pd.DataFrame, data_root: Path, store: Path | None, progress: Progress
+    manifest: pd.DataFrame,
+    data_root: Path,
+    store: Path | None,
+    progress: Progress,
+    seen_before: Path | None = None,
 ) -> pd.DataFrame:
     """Read the files of a manifest.
 
@@ -50,6 +54,7 @@ def read_files(
         data_root: folder that the paths are relative to.
         store: folder that keeps what was seen for the next run; made if absent.
         progress: told (files done, files in all, path).
+        seen_before: another run's store, which is only read.
 
     Returns:
         One row per file in the order of the manifest: path, modality, sha256 (null where it could
@@ -59,7 +64,7 @@ def read_files(
     wanted = manifest[_KEY].drop_duplicates()
     states = [_state(data_root / path) for path in wanted["path"]]
     wanted = wanted.assign(size=[s[0] for s in states], mtime_ns=[s[1] for s in states])
-    known = _known(store, wanted)
+    known = _known([*_parts(seen_before), *_parts(store)], wanted)
     todo = wanted[~pd.MultiIndex.from_frame(wanted[_KEY]).isin(known.index)]
     tables = [known.reset_index()]
     done, n_parts, fresh = len(wanted) - len(todo), len(_parts(store)), list[dict[str, Any]]()
@@ -77,7 +82,11 @@ def read_files(
                 fresh = []
             progress(done + first + len(batch), len(wanted), str(batch[-1]["path"]))
     found = pd.concat([t for t in tables if len(t)] or tables, ignore_index=True)
-    return wanted[_KEY].merge(found, on=_KEY, how="left", validate="1:1")[_COLUMNS]
+    table = wanted[_KEY].merge(found, on=_KEY, how="left", validate="1:1")[_COLUMNS]
+    for column in _CELLS:
+        # What was stored comes back with nulls of another kind than what was just read.
+        table[column] = table[column].astype(object).where(table[column].notna(), None)
+    return table
 
 
 def unreadable_files(files: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
@@ -105,7 +114,7 @@ def remark_rows(records: pd.DataFrame, excluding: Sequence[Oddity] = ()) -> pd.D
         for row in iterate(odd[["path", "modality", "source", "remarks"]])
         for remark in remarks_from_json(row["remarks"])
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).astype({"excluded": bool})
 
 
 def _read(data_root: Path, row: dict[str, Any]) -> dict[str, Any]:
@@ -143,9 +152,13 @@ def _parts(store: Path | None) -> list[Path]:
     return sorted(_home(store).glob("*.parquet")) if store is not None else []
 
 
-def _known(store: Path | None, wanted: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the store, by path and modality, of files that have not changed since."""
-    tables = [pd.read_parquet(part) for part in _parts(store)]
+def _known(parts: list[Path], wanted: pd.DataFrame) -> pd.DataFrame:
+    """Rows of stores, by path and modality, of files that have not changed since."""
+    tables = []
+    for part in parts:
+        # A damaged part costs a second reading of its files, and nothing else.
+        with suppress(OSError, ValueError):
+            tables.append(pd.read_parquet(part, columns=_COLUMNS))
     if not tables:
         return pd.DataFrame(columns=_COLUMNS).set_index(_KEY)
     stored = pd.concat(tables, ignore_index=True).drop_duplicates(_KEY, keep="last")

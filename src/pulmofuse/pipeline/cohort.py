@@ -35,12 +35,12 @@ class Cohort:
 
     Attributes:
         records: the manifest with the further columns `y_true` (class of the study), `sha256`,
-            `fingerprint`, `start` and `stop` (rows of the record's instances in its modality's
-            cache).
+            `fingerprint`, `group` (patients who are one, as far as copies and series tell),
+            `start` and `stop` (rows of the record's instances in its modality's cache).
         excluded: one row per file left out, columns of `schema.Exclusion`.
         caches: instances of each modality that has records.
         pairs: copies among all records that could be read, as `curation.find_pairs` gives them.
-        copies: records left out as copies; what the audit shows beside those that were kept.
+        copies: records left out as copies or leaks, which the audit shows beside those kept.
         remarks: what is odd about the files, columns of `curation.remark_rows`.
     """
 
@@ -125,8 +125,13 @@ def prepare_cohort(
     remarks = remark_rows(records, config.cleaning.exclude)
     records, odd = _without_odd(records, remarks)
     pairs = find_pairs(records[["record_id", "modality", "sha256", "fingerprint"]])
-    keep = config.cleaning.copies == "keep"
-    records, surplus, copies = drop_duplicates(records, pairs.head(0) if keep else pairs)
+    if config.split.method != "stratified":
+        # Published splits are passed over, so no copy is kept for being in one.
+        records = records.assign(split=None)
+    cleaned = pairs.head(0) if config.cleaning.copies == "keep" else pairs
+    # Before copies go: a copy that is left out still says that two patients are one.
+    records = records.assign(group=patient_groups(records, cleaned))
+    records, surplus, copies = drop_duplicates(records, cleaned)
     excluded = pd.concat([*left_out, odd, exclusions_frame(surplus)], ignore_index=True)
     usable_caches = {m: c for m, c in caches.items() if (records["modality"] == m.value).any()}
     return Cohort(records.reset_index(drop=True), excluded, usable_caches, pairs, copies, remarks)
@@ -151,17 +156,23 @@ def split_cohort(cohort: Cohort, config: StudyConfig) -> Cohort:
     Copies of one picture or recording, and slices of one volume, count as one patient.
     """
     records = cohort.records
-    pairs = cohort.pairs.head(0) if config.cleaning.copies == "keep" else cohort.pairs
-    groups = patient_groups(records, pairs)
-    split = assign_splits(records, records["y_true"], config.split, config.seed, groups)
+    split = assign_splits(records, records["y_true"], config.split, config.seed, records["group"])
     return replace(cohort, records=split)
 
 
 def without_leaks(cohort: Cohort) -> Cohort:
     """The same cohort without the training and validation records that the test set knows."""
-    kept, exclusions = drop_leaks(cohort.records, cohort.pairs)
+    records = cohort.records
+    kept, exclusions = drop_leaks(records, cohort.pairs, records["group"])
     excluded = pd.concat([cohort.excluded, exclusions_frame(exclusions)], ignore_index=True)
-    return replace(cohort, records=kept.reset_index(drop=True), excluded=excluded)
+    # With their old split, so that the audit still shows what they were copies of.
+    copies = [cohort.copies, records.drop(index=kept.index)]
+    return replace(
+        cohort,
+        records=kept.reset_index(drop=True),
+        excluded=excluded,
+        copies=pd.concat([part for part in copies if len(part)] or copies, ignore_index=True),
+    )
 
 
 def _usable(manifest: pd.DataFrame, target: Target) -> tuple[pd.DataFrame, pd.DataFrame]:

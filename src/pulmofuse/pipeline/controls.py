@@ -169,8 +169,9 @@ class _Bench:
             rows, counts = instance_rows(block)
             altered = self._altered(np.asarray(self.instances[rows]), control)
             places = np.arange(len(rows))
-            p_rows, trained = infer(self.part.model, altered.instances, places)
-            _, started = infer(self.start, altered.instances, places)
+            with self._precision():
+                p_rows, trained = infer(self.part.model, altered.instances, places)
+                _, started = infer(self.start, altered.instances, places)
             p.append(mean_per_record(p_rows, counts))
             features.append(mean_per_record(np.hstack([trained, started]), counts))
             missed += int(altered.missed.sum())
@@ -178,6 +179,12 @@ class _Bench:
         return _Seen(
             self.part.calibration.apply(np.concatenate(p)), np.concatenate(features), missed / n
         )
+
+    def _precision(self) -> torch.autocast:
+        """The precision of training: three times as fast, and the third digit matters to nobody."""
+        device = next(self.part.model.parameters()).device.type
+        fast = self.part.config.training.precision == "bf16"
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=fast)
 
     def _altered(self, instances: np.ndarray, control: Control | None) -> Altered:
         if control is None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from pulmofuse.curation import find_pairs
+from pulmofuse.curation.copies import components, join_pairs
+from pulmofuse.errors import StudyError
 from pulmofuse.files import atomic_path
 from pulmofuse.schema import Split
 
@@ -36,14 +38,17 @@ def copies_of_study(study: Path, records: pd.DataFrame) -> pd.Series:
     none = pd.Series(None, index=records.index, dtype=object)
     if not (study / _FILE).is_file():
         return none
-    own = pd.read_parquet(study / _FILE)
+    try:
+        own = pd.read_parquet(study / _FILE)
+    except (OSError, ValueError) as error:
+        raise StudyError(study / _FILE, f"is damaged ({error})", "run the study again") from None
     own = own.assign(record_id=_PREFIX + own["record_id"])
-    pairs = find_pairs(pd.concat([own, records[_COLUMNS[:-1]]], ignore_index=True))
-    first = pairs["record_a"].str.startswith(_PREFIX)
-    across = pairs[first != pairs["record_b"].str.startswith(_PREFIX)]
-    a, b = across["record_a"], across["record_b"]
-    known = pd.DataFrame({"theirs": b.where(first, a), "ours": a.where(first, b)})
+    both = pd.concat([own, records[_COLUMNS[:-1]]], ignore_index=True)
+    joined = join_pairs(both, find_pairs(both), [])
+    # A large group of copies is a star of pairs: whoever hangs on it is a copy of all of it.
+    content = components(len(both), joined["row_a"], joined["row_b"])
     order = {split.value: place for place, split in enumerate(Split)}
-    place = known["ours"].map(own.set_index("record_id")["split"]).map(order)
-    earliest = place.groupby(known["theirs"]).min().map({n: s for s, n in order.items()})
-    return records["record_id"].map(earliest).astype(object)
+    earliest = own["split"].map(order).groupby(content[: len(own)]).min()
+    names = {place: split for split, place in order.items()}
+    found = pd.Series(content[len(own) :], index=records.index).map(earliest).map(names)
+    return found.astype(object)

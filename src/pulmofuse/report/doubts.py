@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from pulmofuse.curation.leaks import is_leak
 from pulmofuse.report.names import MODALITY_TITLES, subset_title, with_interval
 from pulmofuse.report.study_files import Check, StudyFiles
 from pulmofuse.schema import iterate
@@ -25,8 +26,6 @@ CONTROL_TITLES = {
 _METHOD_TITLES = {"model": "the model", "probe": "a probe"}
 #: What knows nothing of disease: an AUC above chance is a shortcut.
 SHORTCUTS = ("lungs_blanked", "border_only", "between_coughs")
-
-_LEAKS = ("leakage.", "labels.contradiction")
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def odd_rows(study: StudyFiles) -> list[OddRow]:
 def accepted_leaks(study: StudyFiles) -> list[Check]:
     """Leaks that the study went on with; empty where there are none."""
     checks = study.audit.checks if study.audit else ()
-    return [c for c in checks if c.id.startswith(_LEAKS) and c.verdict == "fail"]
+    return [c for c in checks if is_leak(c.id, c.verdict)]
 
 
 def controls_by_modality(study: StudyFiles) -> Iterator[tuple[str, pd.DataFrame]]:
