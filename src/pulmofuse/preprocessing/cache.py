@@ -31,7 +31,14 @@ import pandas as pd
 
 from pulmofuse.curation.inspection import INSPECTION_VERSION, seen_row
 from pulmofuse.errors import StudyError, UnreadableFile
-from pulmofuse.files import atomic_path, exclusive, sha256_json, sha256_path, size_and_time, write_json
+from pulmofuse.files import (
+    atomic_path,
+    exclusive,
+    sha256_json,
+    sha256_path,
+    size_and_time,
+    write_json,
+)
 from pulmofuse.preprocessing.prepare import (
     PREPROCESSING_VERSION,
     Prepared,
