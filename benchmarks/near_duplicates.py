@@ -6,8 +6,8 @@
 
 `accuracy` hides 500 transformed copies of images, and 500 of recordings, among the real ones.
 `lists` writes the pairs of each published set as CSV, with a picture of the pairs beside it.
-`growth` times `find_pairs` on made-up collections, each size in a process of its own: mixtures of
-real images, each bent before, so that they look like chest X-rays and none is like another.
+`growth` times `find_pairs` on made-up collections, each size in a process of its own: real X-rays,
+bent at random with a trace of another, so that they look like X-rays and none is a copy of another.
 """
 
 from __future__ import annotations
@@ -348,7 +348,7 @@ def once(path: Path, size: int) -> None:
 
 
 def made_up_images(root: Path, count: int) -> np.ndarray:
-    """Fingerprints (count, LENGTH) of mixtures of three bent X-rays; one in 200 is copied."""
+    """Fingerprints (count, LENGTH) of bent X-rays with a trace of another; one in 200 is copied."""
     rng = np.random.default_rng(0)
     folders = ("darkcovidnet", "covid-chestxray-dataset/images")
     real = [
@@ -358,8 +358,9 @@ def made_up_images(root: Path, count: int) -> np.ndarray:
     out = np.empty((count, LENGTH), np.uint8)
     last = real[0]
     for row in range(count):
-        shares = rng.dirichlet((2, 2, 2))
-        picture = sum(share * bent(real[rng.integers(len(real))], rng) for share in shares)
+        one, other = (bent(real[rng.integers(len(real))], rng) for _ in range(2))
+        share = rng.uniform(0, 0.2)
+        picture = (1 - share) * one + share * other
         if row % 200 == 199:
             picture = brighten(last, rng)
         last = picture.astype(np.float32)

@@ -10,6 +10,7 @@ alignment, as a whole and where it fits worst.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -222,10 +223,12 @@ def _compare(codes: ImageCodes, pairs: _Pairs) -> tuple[list[tuple[int, int]], l
 
 def _half_alike(codes: ImageCodes, pairs: _Pairs) -> _Pairs:
     """Those of the pairs whose detail is alike at half size."""
-    alike = [
-        likeness(codes.half_detail(part.source), codes.half_detail(part.target), part.view)
-        for part in _blocks(pairs)
-    ]
+
+    def compare(part: _Pairs) -> npt.NDArray[np.float32]:
+        return likeness(codes.half_detail(part.source), codes.half_detail(part.target), part.view)
+
+    with ThreadPoolExecutor() as pool:
+        alike = list(pool.map(compare, _blocks(pairs)))
     kept = np.concatenate([np.empty(0, np.float32), *alike]) >= _HALF_ALIKE
     return _Pairs(pairs.source[kept], pairs.target[kept], pairs.view[kept])
 

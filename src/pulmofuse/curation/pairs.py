@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from pulmofuse.curation.image_pairs import image_pairs
 from pulmofuse.curation.neighbours import Rows
@@ -46,11 +47,14 @@ def find_pairs(records: pd.DataFrame) -> pd.DataFrame:
     ordered = records.reset_index(drop=True).sort_values("record_id", ignore_index=True)
     identity = ordered["record_id"].astype(str).to_numpy(object)
     found: dict[tuple[int, int], tuple[str, float]] = {}
-    for modality, part in ordered.groupby("modality", sort=True):
-        for a, b, score in _near(part, _SEARCH[str(modality)]):
-            found[a, b] = ("near", score)
-        for group in _groups(part["sha256"].dropna()):
-            found.update(dict.fromkeys(_pairs_within(group), ("exact", 1.0)))
+    # Thousands of small products: threads of BLAS that wait for one another cost tenfold where
+    # other programs want the same cores.
+    with threadpool_limits(limits=1, user_api="blas"):
+        for modality, part in ordered.groupby("modality", sort=True):
+            for a, b, score in _near(part, _SEARCH[str(modality)]):
+                found[a, b] = ("near", score)
+            for group in _groups(part["sha256"].dropna()):
+                found.update(dict.fromkeys(_pairs_within(group), ("exact", 1.0)))
     rows = [
         (identity[a], identity[b], kind, score) for (a, b), (kind, score) in sorted(found.items())
     ]
