@@ -348,7 +348,20 @@ def test_a_manifest_without_splits_is_audited_too(plain) -> None:
 
 def test_records_without_a_class_are_left_out(both) -> None:
     found = _audit(both, y_true=both["label"].where(both["modality"] == "ct"))
-    assert {check.modality for check in found.checks} == {"", "ct"}
+    assert {check.modality for check in found.checks} == {"", "ct", "cough"}
+    (check,) = [check for check in found.checks if check.modality == "cough"]
+    assert (check.id, check.verdict, check.value) == ("support", "warn", None)
+    assert "No record of cough has a class" in check.detail
+    assert found.verdict == "warn"
+
+
+def test_a_class_that_only_another_modality_has_is_a_warning_at_most(both) -> None:
+    ct = both["modality"] == "ct"
+    found = _audit(both, y_true=both["label"].mask(ct & (both["label"] == "normal"), "not_covid19"))
+    (check,) = _checks(found, "support", "ct")
+    assert (check.verdict, check.value) == ("warn", 12.0)
+    assert "Other modalities have normal, ct has no record of it." in check.detail
+    assert [c.verdict for c in _checks(found, "support", "cough")] == ["warn"]
 
 
 def test_a_handful_of_records_is_no_crash(plain) -> None:
@@ -429,6 +442,7 @@ def test_a_high_figure_of_few_patients_is_said_to_be_possible_chance(plain) -> N
     assert check.p_value > check.thresholds["p_at_most"]
     assert check.verdict == "pass"
     assert "with so few patients this may be chance" in check.detail
+    assert "95 % of a simpler classifier's figures are below" in check.detail
 
 
 def test_traits_table_lists_every_feature_and_support_every_source(clean) -> None:

@@ -167,6 +167,39 @@ def test_validation_is_carved_by_patient_where_a_source_publishes_none() -> None
     assert split.groupby("patient_id")["split"].nunique().max() == 1
 
 
+@pytest.mark.parametrize("other", [["train", "test"], ["train"]], ids="-".join)
+def test_who_is_in_two_published_sources_stays_on_one_side(other: list[str]) -> None:
+    """Copies bind patients of two sources; only a group that is free in both may be carved."""
+    rows = [
+        (f"{source}-{kind}{i}", "ct", "ab"[i % 2], kind, source)
+        for source, kinds in (("x", ["train", "test"]), ("y", other))
+        for kind in kinds
+        for i in range(60)
+    ]
+    frame, target = manifest(rows)
+    names = frame["patient_id"]
+    groups = names.where(~names.str.contains("train"), names.str[2:])
+    split = assign_splits(frame, target, CONFIG, 2, groups)
+    assert (split["split"] == "test").equals(frame["split"] == "test")
+    assert split["split"].groupby(groups).nunique().max() == 1
+    val = split[split["split"] == "val"].groupby("source")["patient_id"].nunique()
+    # .15 / (1 - .2) of 60, the same people in both sources; none where y keeps them in training
+    assert val.to_dict() == ({"x": 12, "y": 12} if "test" in other else {})
+
+
+def test_each_carved_source_gives_its_share() -> None:
+    rows = [
+        (f"{source}{kind}{i}", "ct", "ab"[i % 2], kind, source)
+        for source, n in (("x", 160), ("y", 32))
+        for kind in ("train", "test")
+        for i in range(n)
+    ]
+    frame, target = manifest(rows)
+    split = assign_splits(frame, target, CONFIG, 2)
+    val = split[split["split"] == "val"].groupby("source")["patient_id"].nunique()
+    assert val.to_dict() == {"x": 30, "y": 6}
+
+
 @pytest.mark.parametrize(
     "splits", [["train", "val", "test"], ["train", "train"], ["test", "test"]], ids="-".join
 )

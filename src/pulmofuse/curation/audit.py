@@ -60,7 +60,8 @@ def audit(records: pd.DataFrame, pairs: pd.DataFrame, seed: int) -> Audit:
     Returns:
         Checks with the ids `leakage.patient`, `leakage.exact_duplicate`, `leakage.near_duplicate`,
         `leakage.series`, `labels.contradiction` (contents, then patients), and for each modality
-        `confounding.source`, `confounding.traits`, `confounding.demographics`, `power`, `support`.
+        `confounding.source`, `confounding.traits`, `confounding.demographics`, `power`, `support`;
+        of a modality without a class only `support`.
     """
     records = records.sort_values("record_id", ignore_index=True)
     used = records[records["used"].astype(bool)]
@@ -77,6 +78,8 @@ def audit(records: pd.DataFrame, pairs: pd.DataFrame, seed: int) -> Audit:
     for modality in Modality:
         part = with_class[with_class["modality"] == modality.value].reset_index(drop=True)
         if part.empty:
+            if (used["modality"] == modality.value).any():
+                checks.append(sample_size.no_classes(modality.value))
             continue
         checks += [
             confounding.source(part, modality.value, seed),

@@ -26,7 +26,8 @@ class Check:
         remedy: what to do about it; "" for a pass.
         modality: "ct", "cxr" or "cough"; "" for all.
         p_value: share of shuffled labels that do as well as the real ones; None where not asked.
-        null_95: 95th percentile of `value` under shuffled labels; None where not asked.
+        null_95: 95th percentile of a simpler classifier's figure under shuffled labels; None where
+            not asked.
         thresholds: the limits that `value` (and `p_value`) were held against, by name.
         table: rows behind the sentence, each with the same keys, for a page to draw.
     """

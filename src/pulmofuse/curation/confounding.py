@@ -39,6 +39,8 @@ _NAMED_SOURCES = 4
 #: A single trait below this AUC is not named: half-way from chance to the warning.
 _CHANCE_TRAIT_AUC = (0.5 + WARN_AUC) / 2
 
+_TOO_FEW = "too few patients of two classes"
+
 #: Units at the end of a trait's name, which a sentence does not need.
 _UNITS = re.compile(r"_(hz|s|mm|px|db|bits|kvp)$")
 
@@ -55,11 +57,11 @@ def source(records: pd.DataFrame, modality: str, seed: int) -> Check:
     site = drawn["site"].where(drawn["site"].notna(), "unknown").astype(str)
     features = encode(pd.DataFrame({"source": drawn["source"].astype(str), "site": site}))
     found = measure_shortcut(features, drawn["y_true"], drawn["patient_id"], seed)
-    if found is None:
-        return _unmeasured("confounding.source", modality, "too few patients of two classes")
-    if not found.features:
+    if features.shape[1] == 0:
         detail = f"All {modality} records come from one source and site, which tells nothing."
-        return _check("confounding.source", found, modality, detail, "")
+        return _nothing("confounding.source", found, modality, detail)
+    if found is None:
+        return _unmeasured("confounding.source", modality, _TOO_FEW)
     pairs = records[["source", "y_true"]].drop_duplicates()
     classes = pairs.groupby("source")["y_true"].agg(list)
     pure = [f"{name} ({c[0]})" for name, c in classes.items() if len(c) == 1]
@@ -85,11 +87,11 @@ def traits(records: pd.DataFrame, modality: str, seed: int) -> Check:
     drawn = draw_patients(records, seed)
     table = trait_table(drawn["traits"])
     found = measure_shortcut(table, drawn["y_true"], drawn["patient_id"], seed)
-    if found is None:
-        return _unmeasured("confounding.traits", modality, "too few patients of two classes")
-    if not found.features:
+    if table.shape[1] == 0:
         detail = f"The acquisition traits of all {modality} records are equal or not known."
-        return _check("confounding.traits", found, modality, detail, "")
+        return _nothing("confounding.traits", found, modality, detail)
+    if found is None:
+        return _unmeasured("confounding.traits", modality, _TOO_FEW)
     classes = sorted(set(records["y_true"].astype(str)))
     told = f"{classes[0]} from {classes[1]}" if len(classes) == 2 else "the classes apart"
     named = list(found.features[:_NAMED])
@@ -123,13 +125,17 @@ def demographics(records: pd.DataFrame, modality: str, seed: int) -> Check:
     """
     known = records[records["age"].notna() | records["sex"].notna()]
     if known.empty:
-        return _unmeasured("confounding.demographics", modality, "age and sex are not known")
+        detail = f"In {modality}, this could not be measured: age and sex are not known."
+        return _nothing("confounding.demographics", None, modality, detail)
     drawn = draw_patients(known, seed)
     features = encode(drawn[["age", "sex"]])
     found = measure_shortcut(features, drawn["y_true"], drawn["patient_id"], seed)
     share = f"{len(known) / len(records):.0%} of the records"
+    if features.shape[1] == 0:
+        detail = f"In {modality}, age and sex are the same wherever known ({share})."
+        return _nothing("confounding.demographics", found, modality, detail)
     if found is None:
-        why = f"age or sex is known for {share}, with too few patients of two classes"
+        why = f"age or sex is known for {share}, with {_TOO_FEW}"
         return _unmeasured("confounding.demographics", modality, why)
     detail = (
         f"In {modality}, age and sex alone tell the classes apart with {_auc(found)}; they are"
@@ -148,6 +154,8 @@ def _check(name: str, found: Shortcut, modality: str, detail: str, remedy: str) 
         if found.p_value <= MAX_P or found.low > found.null_95:
             verdict = grade(found.auc, WARN_AUC, FAIL_AUC)
         detail += f" {_chance(found)}"
+    if found.left_out:
+        detail += f" Left out, with one patient each: {', '.join(found.left_out)}."
     return Check(
         name, verdict, found.auc, found.low, found.high, detail,
         "" if verdict == "pass" else remedy, modality,
@@ -161,8 +169,17 @@ def _check(name: str, found: Shortcut, modality: str, detail: str, remedy: str) 
 
 
 def _unmeasured(name: str, modality: str, why: str) -> Check:
+    """A warning: there is something to measure, and nobody knows what it tells."""
     detail = f"In {modality}, this could not be measured: {why}."
-    return Check(name, "pass", None, None, None, detail, "", modality)
+    remedy = f"add {modality} data, two patients of two classes at least, or leave the modality out"
+    return Check(name, "warn", None, None, None, detail, remedy, modality)
+
+
+def _nothing(name: str, found: Shortcut | None, modality: str, detail: str) -> Check:
+    """A pass: there is nothing that could tell the classes apart. Without classes no figure."""
+    if found is None:
+        return Check(name, "pass", None, None, None, detail, "", modality)
+    return _check(name, found, modality, detail, "")
 
 
 def _auc(found: Shortcut) -> str:
@@ -175,7 +192,8 @@ def _chance(found: Shortcut) -> str:
     limit, p = two_digits(found.null_95 or 0.0), found.p_value or 0.0
     reached = "p ≤ .001" if p <= _LEAST_P else f"p = {p:.3f}".replace("0.", ".", 1)
     sentence = (
-        f"With the classes shuffled between patients, 95 % of such figures are below {limit}"
+        f"With the classes shuffled between patients, 95 % of a simpler classifier's figures are"
+        f" below {limit}"
         f" ({reached})"
     )
     if found.auc > WARN_AUC and p > MAX_P and found.low <= (found.null_95 or 0.0):

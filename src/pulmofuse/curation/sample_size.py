@@ -123,8 +123,12 @@ def support(records: pd.DataFrame, modality: str, classes: list[str]) -> Check:
     Args:
         records: patient_id, split, source, y_true of one modality.
         modality: its name.
-        classes: of the study.
+        classes: of all modalities. The verdict is on those that this modality has; one that only
+            others have is a warning, no failure: it may be no class of this modality at all.
     """
+    own = set(records["y_true"].astype(str))
+    missing = [name for name in classes if name not in own]
+    classes = [name for name in classes if name in own]
     split = records["split"].where(records["split"].notna(), "no split").astype(str)
     counts = records.groupby([split, records["y_true"]])["patient_id"].nunique()
     names = [s.value for s in Split] if records["split"].notna().any() else []
@@ -149,9 +153,23 @@ def support(records: pd.DataFrame, modality: str, classes: list[str]) -> Check:
         )
         remedies.append(f"add {modality} data of {', '.join(lone)} from another source")
         verdict = "warn" if verdict == "pass" else verdict
+    if missing:
+        detail += f" Other modalities have {', '.join(missing)}, {modality} has no record of it."
+        remedies.append(f"add {modality} data of {', '.join(missing)}, or map classes alike")
+        verdict = "warn" if verdict == "pass" else verdict
     return Check(
         "support", verdict, float(least), None, None, detail, "; ".join(remedies), modality,
         thresholds={"warn_below": MIN_PATIENTS, "fail_below": 1}, table=by_source,
+    )  # fmt: skip
+
+
+def no_classes(modality: str) -> Check:
+    """The answer for a modality whose records are used, though none of them has a class."""
+    detail = f"No record of {modality} has a class, so nothing else was asked of it."
+    remedy = f"map the labels of {modality} to classes of the study, or leave {modality} out"
+    return Check(
+        "support", "warn", None, None, None, detail, remedy, modality,
+        thresholds={"warn_below": MIN_PATIENTS, "fail_below": 1},
     )  # fmt: skip
 
 

@@ -11,7 +11,9 @@ classes mean nothing is found by shuffling them (`chance`).
 
 from __future__ import annotations
 
+import bisect
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +47,15 @@ _LEAF, _LEAF_SHARE = 10, 0.1
 #: remember records.
 _SINGLE_LEAVES = 8
 
-#: Larger tables are sampled by patient: an AUC from 3,000 records is known to about .02.
+#: Larger tables are sampled, patient by patient: an AUC from 3,000 records is known to about .02.
 _MAX_RECORDS = 3000
+
+#: The forest computes in float32 and sums columns; a trait beyond this is taken for this, which
+#: leaves sums of a hundred million records within float32's range.
+_LARGEST = 1e30
+
+#: Patients that a class needs: one to learn from, one to predict.
+_MIN_PATIENTS = 2
 
 #: Replicates of the patient bootstrap; enough for two digits.
 _REPLICATES = 500
@@ -71,7 +80,9 @@ class Shortcut:
         low, high: its 95 % interval.
         features: most telling first.
         p_value: share of shuffled classes that do as well; None without features.
-        null_95: 95th percentile of the AUC under shuffled classes; None without features.
+        null_95: 95th percentile of a simpler classifier's AUC under shuffled classes (`chance`);
+            None without features.
+        left_out: classes with one patient, whom no fold can both learn from and predict.
     """
 
     auc: float
@@ -80,30 +91,48 @@ class Shortcut:
     features: tuple[Feature, ...]
     p_value: float | None = None
     null_95: float | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def draw_patients(records: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Records of randomly drawn patients: all of them, or about `_MAX_RECORDS`.
+    """All records, or about `_MAX_RECORDS` of randomly drawn patients, shared among them.
 
     Every class gets an equal room, and a class that does not fill it leaves the rest to the larger
-    ones: of 200,000 records with 100 of a rare class those 100 are kept.
+    ones: of 200,000 records with 100 of a rare class those 100 are kept. Inside a class as many
+    patients as possible are kept, because an AUC is as sure as there are patients, not slices: a
+    patient of a thousand slices gives some of them.
 
     Args:
         records: patient_id, y_true.
-        seed: of the draw; the order of rows does not matter for who is drawn.
+        seed: of the draw; the order of rows does not matter for who is drawn, only for which of
+            their records.
     """
     if len(records) <= _MAX_RECORDS:
         return records
-    patients = records.groupby("patient_id", sort=True)["y_true"].agg(["min", "size"])
-    patients = patients.iloc[np.random.default_rng(seed).permutation(len(patients))]
-    totals = patients.groupby("min")["size"].sum().sort_values(kind="stable")
-    room, drawn = _MAX_RECORDS, []
-    for left, name in zip(range(len(totals), 0, -1), totals.index, strict=True):
-        sizes = patients.loc[patients["min"] == name, "size"]
-        inside = sizes[sizes.cumsum() <= room // left]
-        drawn.append(inside.index)
-        room -= int(inside.sum())
-    return records[records["patient_id"].isin(drawn[0].append(drawn[1:]))]
+    rng = np.random.default_rng(seed)
+    names, y = np.unique(records["y_true"].to_numpy(dtype=str), return_inverse=True)
+    _, patient = np.unique(records["patient_id"].to_numpy(dtype=str), return_inverse=True)
+    # A unit is the records of one class of one patient, who may have several classes.
+    codes, unit, sizes = np.unique(
+        patient * len(names) + y, return_inverse=True, return_counts=True
+    )
+    order = rng.permutation(len(records))
+    place = pd.Series(unit[order], index=order).groupby(unit[order]).cumcount().sort_index()
+    totals = np.bincount(codes % len(names), weights=sizes)
+    caps, left = np.zeros_like(sizes), _MAX_RECORDS
+    for n_left, c in zip(range(len(names), 0, -1), np.argsort(totals, kind="stable"), strict=True):
+        room = max(1, left // n_left)
+        drawn = rng.permutation(np.flatnonzero(codes % len(names) == c))[:room]
+        caps[drawn] = _records_each(sizes[drawn], room)
+        left -= int(np.minimum(sizes, caps)[drawn].sum())
+    return records.loc[place.to_numpy() < caps[unit]]
+
+
+def _records_each(sizes: NDArray[np.intp], room: int) -> int:
+    """Most records per patient (at least 1) with which patients of `sizes` fit into `room`."""
+    caps = range(1, int(sizes.max()) + 1)
+    fit = bisect.bisect_right(caps, room, key=lambda cap: int(np.minimum(sizes, cap).sum()))
+    return max(1, fit)
 
 
 def trait_table(traits: pd.Series) -> pd.DataFrame:
@@ -119,20 +148,26 @@ def trait_table(traits: pd.Series) -> pd.DataFrame:
 def encode(table: pd.DataFrame) -> pd.DataFrame:
     """Columns as float: numbers as they are, others by the rank of their value, absent as NaN.
 
-    Columns that hold a single value are dropped: they tell nothing.
+    Columns that hold a single value are dropped: they tell nothing. Numbers beyond
+    `_LARGEST`, which a forest cannot take, become that.
     """
     out: dict[str, NDArray[np.float64]] = {}
     for name in sorted(map(str, table.columns)):
         column = table[name]
         present = column[column.notna()]
         if all(isinstance(value, int | float | np.number) for value in present):
-            out[name] = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+            out[name] = np.array([_bounded(value) for value in column], dtype=np.float64)
         else:
             codes = pd.Categorical(column.where(column.isna(), column.astype(str))).codes
             out[name] = np.where(codes < 0, np.nan, codes.astype(np.float64))
     frame = pd.DataFrame(out, index=table.index)
     telling = [name for name, column in frame.items() if len(column.unique()) > 1]
     return frame[telling]
+
+
+def _bounded(value: Any) -> float:
+    """A number as float, NaN where absent. Python's integers may be too large even for float64."""
+    return math.nan if pd.isna(value) else float(min(max(value, -_LARGEST), _LARGEST))
 
 
 def measure_shortcut(
@@ -147,17 +182,21 @@ def measure_shortcut(
         seed: of folds, forest, shuffling and bootstrap; the order of rows matters too.
 
     Returns:
-        None if there are no two classes with at least two patients each. Without any feature the
-        AUC is .5.
+        None if there are no two classes with at least two patients each; other classes are left
+        out. Without any feature the AUC is .5.
     """
-    names, y = np.unique(target.to_numpy(dtype=str), return_inverse=True)
-    groups = patients.to_numpy(dtype=str)
-    n_folds = min([_FOLDS, *(len(set(groups[y == c])) for c in range(len(names)))])
-    if len(names) < 2 or n_folds < 2:
+    n_patients = patients.astype(str).groupby(target.astype(str).to_numpy()).nunique()
+    left_out = tuple(map(str, n_patients.index[n_patients < _MIN_PATIENTS]))
+    n_patients = n_patients.drop(list(left_out))
+    if len(n_patients) < 2:
         return None
     if features.shape[1] == 0:
-        return Shortcut(0.5, 0.5, 0.5, ())
-    X = features.to_numpy(dtype=np.float64)
+        return Shortcut(0.5, 0.5, 0.5, (), left_out=left_out)
+    kept = ~target.astype(str).isin(left_out).to_numpy()
+    _, y = np.unique(target.to_numpy(dtype=str)[kept], return_inverse=True)
+    groups = patients.to_numpy(dtype=str)[kept]
+    X = features.to_numpy(dtype=np.float64)[kept]
+    n_folds = min(_FOLDS, int(n_patients.min()))
     folds = _folds(y, groups, n_folds, seed)
     p, permuted = _forest(X, y, folds, seed)
     whole = float(_macro_auc(y, p))
@@ -174,7 +213,7 @@ def measure_shortcut(
     low, high = percentile_interval(_macro_auc(y, best, weights))
     null = chance(X, y, groups, folds, seed)
     auc = max(whole, *alone)
-    return Shortcut(auc, low, high, tuple(found), null.p_value, null.high)
+    return Shortcut(auc, low, high, tuple(found), null.p_value, null.high, left_out)
 
 
 def _folds(y: NDArray[np.intp], groups: NDArray[Any], n: int, seed: int) -> Folds:

@@ -216,18 +216,26 @@ def _two_parts(
 def _carve_validation(
     table: pd.DataFrame, cells: Cells, config: SplitConfig, seed: int
 ) -> pd.Series:
-    """Published splits, with validation taken from training where a source publishes none."""
-    split = table["split"].copy()
-    for _, rows in table.groupby("source", sort=True):
-        published = set(rows["split"])
-        if published != {Split.TRAIN.value, Split.TEST.value}:
-            continue
-        in_test = set(rows.loc[rows["split"] == Split.TEST, "patient"])
-        train = {name: cells[name] for name in set(rows["patient"]) - in_test}
-        dealt = _two_parts(train, _val_share(config), None, seed)
-        moved = rows["patient"].map(dealt) == Split.VAL.value
-        split[rows.index[moved]] = Split.VAL.value
-    return split
+    """Published splits, with validation taken from training where a source publishes none.
+
+    One deal for all such sources, which may share patients or groups: one of them goes to
+    validation with every row, and only if none of its rows is published elsewhere or tested.
+    """
+    pairs = table.groupby("source")["split"].agg(set)
+    carved = pairs.index[[own == {Split.TRAIN.value, Split.TEST.value} for own in pairs]]
+    inside = table["source"].isin(carved)
+    bound = set(table.loc[~inside | (table["split"] == Split.TEST), "patient"])
+    free_rows = table[~table["patient"].isin(bound)]
+    free = {name: cells[name] for name in free_rows["patient"]}
+    if len(carved) > 1:
+        # Each source gives its share, as if it were carved alone.
+        by_source = ("source " + free_rows["source"], free_rows["class"])
+        for name, *cell in zip(free_rows["patient"], *by_source, strict=True):
+            free[name] |= {(cell[0], cell[1])}
+    in_train = set(table.loc[inside & (table["split"] == Split.TRAIN), "patient"]) & bound
+    dealt = _two_parts(free, _val_share(config), count({n: cells[n] for n in in_train}), seed)
+    to_val = table["patient"].map(dealt) == Split.VAL.value
+    return table["split"].mask(to_val, Split.VAL.value)
 
 
 def _published(table: pd.DataFrame) -> dict[str, str]:
