@@ -125,7 +125,8 @@ def draw_patients(records: pd.DataFrame, seed: int) -> pd.DataFrame:
         drawn = rng.permutation(np.flatnonzero(codes % len(names) == c))[:room]
         caps[drawn] = _records_each(sizes[drawn], room)
         left -= int(np.minimum(sizes, caps)[drawn].sum())
-    return records.loc[place.to_numpy() < caps[unit]]
+    chosen: pd.DataFrame = records[place.to_numpy() < caps[unit]]
+    return chosen
 
 
 def _records_each(sizes: NDArray[np.intp], room: int) -> int:
