@@ -330,7 +330,9 @@ def once(path: Path, size: int) -> None:
     """One measurement, in this process."""
     table = np.load(path, mmap_mode="r", allow_pickle=False)[:size]
     modality = "cxr" if path.stem.endswith("image") else "cough"
-    prints = [bytes(row) if modality == "cxr" else bytes(row[1:][: row[0] * 196]) for row in table]
+    prints = [
+        bytes(row) if modality == "cxr" else bytes(row[1 : 1 + int(row[0]) * 196]) for row in table
+    ]
     numbers = [f"{i:07d}" for i in range(size)]
     records = pd.DataFrame(
         {"record_id": numbers, "modality": modality, "sha256": numbers, "fingerprint": prints}

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from pulmofuse.console import print_comparison
 from pulmofuse.config import CtConfig, StudyConfig, dump_config, parse_config
+from pulmofuse.console import print_comparison
 from pulmofuse.errors import SourceError, StudyError
 from pulmofuse.evaluation import Calibration
 from pulmofuse.external import _bundle_config, evaluate_external
