@@ -31,6 +31,7 @@ import soxr
 from pulmofuse.curation.fingerprints import image_fingerprint, sound_fingerprint
 from pulmofuse.curation.image_fingerprint import LENGTH
 from pulmofuse.curation.pairs import find_pairs
+from pulmofuse.curation.sound_fingerprint import N_BANDS, N_STEPS
 from pulmofuse.errors import UnreadableFile
 from pulmofuse.io import Image, read_image, read_sound
 from pulmofuse.sources import scan_source
@@ -53,6 +54,7 @@ RATES_HZ = (8000, 16_000, 22_050, 44_100, 48_000)
 OPUS_RATES_HZ = (8000, 16_000, 48_000)
 BLOCK = 1 << 14
 SIDE = 96
+ONSET = 4 + N_BANDS * N_STEPS // 2
 CELL = 200
 MONTAGE_PAIRS = 60
 COLUMNS = ["path_a", "path_b", "kind", "score", "label_a", "label_b"]
@@ -384,22 +386,26 @@ def bent(picture: np.ndarray, rng: Generator) -> np.ndarray:
 
 
 def made_up_sounds(root: Path, count: int) -> np.ndarray:
-    """Rows of number of onsets and fingerprint; each onset is a mixture of two real ones."""
+    """Rows of number of onsets and fingerprint; each onset is a real one, moved."""
     rng = np.random.default_rng(0)
-    width = 196
+    width = ONSET
     prints = [p for p in map(try_sound, files(root, (SOUND_FOLDER,))) if p]
     onsets = np.frombuffer(b"".join(prints), np.uint8).reshape(-1, width)
     numbers = np.array([len(p) // width for p in prints])
-    levels = np.stack([onsets[:, 4:] & 15, onsets[:, 4:] >> 4]).astype(np.float32)
+    levels = np.stack([onsets[:, 4:] & 15, onsets[:, 4:] >> 4], axis=-1)
+    levels = levels.reshape(-1, N_STEPS, N_BANDS).astype(np.float32)
     out = np.zeros((count, 1 + 16 * width), np.uint8)
     for row in range(count):
         n = int(rng.choice(numbers))
-        one, other = rng.integers(len(onsets), size=(2, n))
-        share = rng.uniform(0.3, 0.7, (n, 1)).astype(np.float32)
-        mixed = np.round(share * levels[:, one] + (1 - share) * levels[:, other]).astype(np.uint8)
+        mixed = [
+            np.roll(levels[rng.integers(len(levels))], rng.integers((N_STEPS, N_BANDS)), (0, 1))
+            + 0.3 * levels[rng.integers(len(levels))]
+            for _ in range(n)
+        ]
+        whole = np.round(np.array(mixed) / 1.3).astype(np.uint8).reshape(n, -1, 2)
         times = rng.uniform(0, 0.5 * n, n).astype("<f4").view(np.uint8).reshape(n, 4)
         out[row, 0] = n
-        out[row, 1 : 1 + n * width] = np.hstack([times, mixed[0] | mixed[1] << 4]).ravel()
+        out[row, 1 : 1 + n * width] = np.hstack([times, whole[..., 0] | whole[..., 1] << 4]).ravel()
     return out
 
 

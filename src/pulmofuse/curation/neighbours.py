@@ -8,6 +8,7 @@ costs n^1.5 in all. No random numbers: the same vectors in the same order give t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ _DENSITY = 1.0
 #: Cells that a query looks into.
 _PROBES = 5
 #: Similarities held at a time; 4 M floats are 16 MiB.
-_BLOCK = 1 << 22
+_BLOCK = 1 << 21
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,18 +149,21 @@ def _search(
     asking = np.argsort(probed.ravel(), kind="stable")
     bounds = np.searchsorted(probed.ravel()[asking], np.arange(len(cells.centres) + 1))
     asking //= probed.shape[1]
-    found = []
-    for cell in range(len(cells.centres)):
+
+    def search(cell: int) -> list[tuple[Rows, Rows, npt.NDArray[np.float32]]]:
         start, stop = cells.starts[cell], cells.starts[cell + 1]
-        if start == stop:
-            continue
         members = cells.vectors[start:stop].T
-        step = max(1, _BLOCK // (stop - start))
+        step = max(1, _BLOCK // max(1, stop - start))
+        found = []
         for begin in range(bounds[cell], bounds[cell + 1], step):
             queries = asking[begin : min(begin + step, bounds[cell + 1])]
             similar = vectors[queries] @ members
-            which, member = np.divmod(_high(similar, least, most), stop - start)
+            which, member = np.divmod(_high(similar, least, most), max(1, stop - start))
             found.append((queries[which], cells.rows[start + member], similar[which, member]))
+        return found
+
+    with ThreadPoolExecutor() as pool:
+        found = [part for parts in pool.map(search, range(len(cells.centres))) for part in parts]
     if not found:
         return np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, np.float32)
     queries, rows, scores = (np.concatenate(part) for part in zip(*found, strict=True))
