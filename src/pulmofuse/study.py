@@ -131,13 +131,18 @@ def _collect(run: _Run) -> Cohort:
     cohort = prepare_cohort(
         manifest, excluded, config, run.data_root, out / "cache", run.reporter.update
     )
+    # Before anything can refuse the cohort: a person must see why so little is left.
+    _write_csv(out / "excluded.csv", cohort.excluded)
+    _write_csv(out / "remarks.csv", cohort.remarks)
+    run.reporter.finish(describe_cohort(cohort))
+    run.reporter.step("Split by patient")
     cohort = split_cohort(cohort, config)
     if config.audit.on_leak == "drop":
         cohort = without_leaks(cohort)
-    run.reporter.finish(describe_cohort(cohort))
+    counts = cohort.records["split"].value_counts()
+    run.reporter.finish(", ".join(f"{counts.get(s.value, 0):,} {s.value}" for s in Split))
     write_manifest(out / "manifest.parquet", cohort.records)
     _write_csv(out / "excluded.csv", cohort.excluded)
-    _write_csv(out / "remarks.csv", cohort.remarks)
     write_fingerprints(out, cohort.records)
     check_classes(cohort, config.target.classes)
     return cohort
@@ -149,7 +154,8 @@ def _audit(run: _Run, cohort: Cohort) -> None:
 
     def work() -> str:
         found = write_audit(records, cohort.pairs, config.seed, run.data_root, out)
-        return f"verdict: {found.verdict}"
+        failed = list(dict.fromkeys(c.id for c in found.checks if c.verdict == "fail"))
+        return f"verdict: {found.verdict}{' (' + ', '.join(failed) + ')' if failed else ''}"
 
     columns = [*MANIFEST_COLUMNS, "y_true", "sha256", "used"]
     inputs = [

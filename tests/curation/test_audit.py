@@ -148,8 +148,8 @@ def test_copies_in_two_splits_are_leakage_of_their_kind(plain, kind: str) -> Non
 
 @pytest.mark.parametrize(
     ("splits", "used"),
-    [(("train", "train"), True), ((None, "test"), True), (("train", "test"), False)],
-    ids=["one split", "not split yet", "left out before"],
+    [(("train", "train"), True), (("train", "test"), False)],
+    ids=["one split", "left out before"],
 )
 def test_copies_that_are_not_used_on_both_sides_leak_nothing(plain, splits, used: bool) -> None:
     plain.loc[[0, 8], "split"] = list(splits)
@@ -344,6 +344,21 @@ def test_a_manifest_without_splits_is_audited_too(plain) -> None:
     assert check.value == 50.0
     (check,) = _checks(found, "power", "ct")
     assert (check.verdict, check.value) == ("warn", None)
+
+
+@pytest.mark.parametrize("splits", [(None, "test"), (None, None)])
+def test_copies_that_wait_for_a_split_are_a_warning(plain, splits) -> None:
+    plain.loc[[0, 8], "split"] = splits
+    (check,) = _checks(_audit(plain, ("ct0", "ct8", "near")), "leakage.near_duplicate")
+    assert (check.verdict, check.value) == ("warn", 1.0)
+    assert "not split yet" in check.detail
+
+
+def test_a_class_that_is_absent_from_a_fold_leaves_the_null_a_number(plain) -> None:
+    plain.loc[plain.index[:2], "y_true"] = "rare"
+    (check,) = _checks(_audit(plain), "confounding.traits", "ct")
+    assert "nan" not in check.detail
+    assert check.null_95 is None or 0.4 < check.null_95 < 1
 
 
 def test_records_without_a_class_are_left_out(both) -> None:

@@ -148,7 +148,8 @@ def _naive_bayes(
     n, n_positive = len(train), positive.sum(axis=0)
     inside = train.sum(axis=0)[:, None]
     hits = train.T @ positive
-    share = n_positive / n
+    # A rare class may be absent from a fold, and its share must not become a logarithm of nothing.
+    share = np.clip(n_positive / n, 1 / (n + 1), n / (n + 1)).astype(np.float32)
     expected = inside * share
     variance = np.maximum(expected * (1 - share), np.finfo(np.float32).tiny)
     starts = np.r_[0, np.cumsum(sizes)[:-1]]

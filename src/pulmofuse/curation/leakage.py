@@ -78,7 +78,7 @@ def leakage_duplicate(kind: str, joined: pd.DataFrame) -> Check:
     same = "identical" if kind == "exact" else "nearly identical"
     rows = joined[(joined["kind"] == kind) & across_splits(joined) & _both_used(joined)]
     if rows.empty:
-        return _clean(name, f"No two files in different splits have {same} content.")
+        return _unsplit(name, same, joined[(joined["kind"] == kind) & _both_used(joined)])
     in_test = pd.concat([rows.loc[rows[f"split_{s}"] == Split.TEST, f"path_{s}"] for s in "ab"])
     rows = rows.sort_values(["path_a", "path_b"])
     pairs = [
@@ -92,6 +92,20 @@ def leakage_duplicate(kind: str, joined: pd.DataFrame) -> Check:
     )
     remedy = "keep one copy of each file, put the copies on one side, or drop the leaks"
     return _leak(name, len(rows), detail, remedy)
+
+
+def _unsplit(name: str, same: str, pairs: pd.DataFrame) -> Check:
+    """No copies across splits: fine, unless copies wait for a split that could part them."""
+    waiting = int((pairs["split_a"].isna() | pairs["split_b"].isna()).sum())
+    if not waiting:
+        return _clean(name, f"No two files in different splits have {same} content.")
+    detail = (
+        f"{counted(waiting, 'pair')} of files with {same} content "
+        f"{'is' if waiting == 1 else 'are'} not split yet: a split by file or by the patients'"
+        " names alone would leak."
+    )
+    remedy = "let a study split them (copies stay on one side), or keep one copy of each"
+    return Check(name, "warn", float(waiting), None, None, detail, remedy)
 
 
 def label_contradictions(records: pd.DataFrame, joined: pd.DataFrame) -> list[Check]:

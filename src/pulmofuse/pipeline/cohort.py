@@ -204,6 +204,8 @@ def _usable(manifest: pd.DataFrame, target: Target) -> tuple[pd.DataFrame, pd.Da
 def _without_odd(records: pd.DataFrame, remarks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Records without the files that a remark leaves out, and their exclusions."""
     out = remarks[remarks["excluded"]].drop_duplicates(["path", "modality"])
+    # Without the scores in brackets, which remarks.csv has: one reason, one line in every count.
+    out = out.assign(reason=out["reason"].str.partition(" (")[0])
     key = ["path", "modality"]
     odd = pd.MultiIndex.from_frame(records[key]).isin(pd.MultiIndex.from_frame(out[key]))
     exclusions = exclusions_frame(
