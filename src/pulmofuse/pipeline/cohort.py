@@ -205,7 +205,7 @@ def _without_odd(records: pd.DataFrame, remarks: pd.DataFrame) -> tuple[pd.DataF
     """Records without the files that a remark leaves out, and their exclusions."""
     out = remarks[remarks["excluded"]].drop_duplicates(["path", "modality"])
     # Without the scores in brackets, which remarks.csv has: one reason, one line in every count.
-    out = out.assign(reason=out["reason"].str.partition(" (")[0])
+    out = out.assign(reason=[text.partition(" (")[0] for text in out["reason"]])
     key = ["path", "modality"]
     odd = pd.MultiIndex.from_frame(records[key]).isin(pd.MultiIndex.from_frame(out[key]))
     exclusions = exclusions_frame(
