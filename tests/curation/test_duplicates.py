@@ -141,3 +141,27 @@ def test_the_result_does_not_hang_on_the_order_of_rows() -> None:
     again, _, _ = drop_duplicates(records.iloc[::-1], pairs.sample(frac=1, random_state=1))
     assert sorted(again["record_id"]) == sorted(first["record_id"])
     assert again.index.tolist() == sorted(first.index, reverse=True)
+
+
+def test_a_copy_with_a_label_outside_the_study_contradicts_too() -> None:
+    records = _records(("a", "1", "x", None), ("b", "2", "x", None), ("c", "3", "x", None))
+    unused = _records(("u", "1", None, None), ("v", "3", None, None), ("w", "4", None, None))
+    records["label"] = ["covid19", "covid19", "covid19"]
+    unused["label"] = ["tuberculosis", "covid19", "normal"]
+    pairs = _pairs(pd.concat([records, unused], ignore_index=True))
+    kept, exclusions, copies = drop_duplicates(records, pairs, unused)
+    assert kept["record_id"].tolist() == ["b", "c"]
+    assert [(e.path, e.reason) for e in exclusions] == [
+        ("a.png", "the same content is labelled tuberculosis and x")
+    ]
+    assert copies["record_id"].tolist() == ["a", "u"]
+
+
+def test_an_unused_copy_does_not_push_a_record_out() -> None:
+    records, unused = _records(("b", "1", "x", None)), _records(("a", "1", None, "train"))
+    unused["label"] = records["label"] = "covid19"
+    pairs = _pairs(pd.concat([records, unused], ignore_index=True))
+    kept, exclusions, copies = drop_duplicates(records, pairs, unused)
+    assert kept["record_id"].tolist() == ["b"]
+    assert exclusions == ()
+    assert copies.empty

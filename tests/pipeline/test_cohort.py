@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from pulmofuse.config import StudyConfig, parse_config
+from pulmofuse.curation import audit
 from pulmofuse.pipeline import Cohort, prepare_cohort, split_cohort, without_leaks
 from pulmofuse.schema import exclusions_frame, manifest_frame
 from pulmofuse.sources.synthetic import SyntheticConfig, generate
@@ -155,3 +156,38 @@ def test_odd_files_are_left_out_as_the_configuration_says(pictures: Path, tmp_pa
     assert isinstance(remarks, pd.DataFrame)
     assert remarks["excluded"].tolist() == [False] * len(remarks)
     assert len(remarks)
+
+
+def test_a_copy_with_a_label_outside_the_mapping_leaves_both_out(
+    pictures: Path, tmp_path: Path
+) -> None:
+    rows = listed(pictures)
+    wrong, agrees = str(rows[0]["path"]), str(rows[1]["path"])
+    shrunk(pictures / wrong, pictures / "elsewhere.jpg")
+    shrunk(pictures / agrees, pictures / "nobody-knows.jpg")
+    rows.append(row("elsewhere.jpg", "tuberculosis", "q1"))
+    rows.append(row("nobody-knows.jpg", "unknown", "q2"))
+    found = cohort(pictures, rows, tmp_path)
+    out = found.excluded.set_index("path")["reason"]
+    label = str(rows[0]["label"])
+    both = " and ".join(sorted([label, "tuberculosis"]))
+    assert out[wrong] == f"the same content is labelled {both}"
+    assert out["elsewhere.jpg"] == "label 'tuberculosis' is not in the study's target mapping"
+    assert wrong not in set(found.records["path"])
+    assert agrees in set(found.records["path"])
+    assert set(found.copies["path"]) == {wrong, "elsewhere.jpg"}
+    checks = audit(split_cohort(found, config()).audited, found.pairs, seed=1).checks
+    told = next(c for c in checks if c.id == "labels.contradiction")
+    assert told.verdict == "warn"
+    assert wrong in told.detail
+    assert "elsewhere.jpg (tuberculosis)" in told.detail
+
+
+def test_published_copies_are_not_compared_with_labels_outside(
+    pictures: Path, tmp_path: Path
+) -> None:
+    rows = listed(pictures)
+    shrunk(pictures / str(rows[0]["path"]), pictures / "elsewhere.jpg")
+    rows.append(row("elsewhere.jpg", "tuberculosis", "q1"))
+    found = cohort(pictures, rows, tmp_path, "cleaning.copies=keep")
+    assert str(rows[0]["path"]) in set(found.records["path"])

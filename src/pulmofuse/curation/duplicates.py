@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from pulmofuse.curation.copies import components, contradicting_components, join_pairs
@@ -9,7 +10,7 @@ from pulmofuse.schema import Exclusion, iterate
 
 
 def drop_duplicates(
-    records: pd.DataFrame, pairs: pd.DataFrame
+    records: pd.DataFrame, pairs: pd.DataFrame, unused: pd.DataFrame | None = None
 ) -> tuple[pd.DataFrame, tuple[Exclusion, ...], pd.DataFrame]:
     """Leave out files whose content stands in the records more than once.
 
@@ -23,39 +24,45 @@ def drop_duplicates(
     Args:
         records: record_id, path, modality, source, label, split, y_true.
         pairs: record_a, record_b, kind, score.
+        unused: further records, with labels that the study does not use (y_true null); a copy
+            there contradicts as well as any other.
 
     Returns:
         The records kept, in their order; one exclusion for each one that is not; and the records
-        left out, in their order.
+        left out, in their order, then the unused ones whose content they have.
     """
-    joined = join_pairs(records, pairs, ["y_true", "label"])
-    content, contradicting = contradicting_components(records, joined)
-    exact = joined[joined["kind"] == "exact"]
-    table = pd.DataFrame(
-        {
-            "path": records["path"].to_numpy(),
-            "modality": records["modality"].to_numpy(),
-            "source": records["source"].to_numpy(),
-            "record_id": records["record_id"].to_numpy(),
-            "said": records["y_true"].fillna(records["label"]).to_numpy(),
-            "free": records["split"].isna().to_numpy(),
-            "content": content,
-            "bytes": components(len(records), exact["row_a"], exact["row_b"]),
-            "contradicting": contradicting,
-        }
-    )
+    unused = records.head(0) if unused is None else unused
+    everything = pd.concat([records, unused], ignore_index=True) if len(unused) else records
+    table = _contents(everything, pairs).assign(unused=np.arange(len(everything)) >= len(records))
     # Placed copies first, so that the first of each content is the one that stays.
-    ordered = table.sort_values(["free", "record_id"])
+    ordered = table.sort_values(["unused", "free", "record_id"])
     ordered["first"] = ordered.groupby("bytes")["path"].transform("first")
     again = ordered.groupby("bytes").cumcount() > 0
     surplus = again & ordered["free"] & ~ordered["contradicting"]
-    out = ordered[ordered["contradicting"] | surplus]
-    classes = out.groupby("content")["said"].agg(lambda names: " and ".join(sorted(set(names))))
+    out = ordered[(ordered["contradicting"] | surplus) & ~ordered["unused"]]
+    told = table[table["content"].isin(out["content"])]
+    classes = told.groupby("content")["said"].agg(lambda names: " and ".join(sorted(set(names))))
     exclusions = tuple(
         _exclusion(row, classes[row["content"]]) for row in iterate(out.sort_values("record_id"))
     )
     dropped = table.index.isin(out.index)
-    return records[~dropped], exclusions, records[dropped]
+    shown = dropped | (table["unused"] & table["content"].isin(out["content"])).to_numpy()
+    return records[~dropped[: len(records)]], exclusions, everything[shown]
+
+
+def _contents(records: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Who has the same content, near copies included, and the same bytes; one row per record."""
+    joined = join_pairs(records, pairs, ["y_true", "label"])
+    content, contradicting = contradicting_components(records, joined)
+    exact = joined[joined["kind"] == "exact"]
+    table = records[["path", "modality", "source", "record_id"]].reset_index(drop=True)
+    return table.assign(
+        said=records["y_true"].fillna(records["label"]).to_numpy(),
+        free=records["split"].isna().to_numpy(),
+        content=content,
+        bytes=components(len(records), exact["row_a"], exact["row_b"]),
+        contradicting=contradicting,
+    )
 
 
 def _exclusion(row: dict[str, object], classes: str) -> Exclusion:

@@ -15,11 +15,20 @@ from pulmofuse.curation import (
     drop_leaks,
     find_pairs,
     patient_groups,
+    read_files,
     remark_rows,
+    unreadable_files,
 )
 from pulmofuse.errors import StudyError
 from pulmofuse.preprocessing import Cache, build_cache
-from pulmofuse.schema import Exclusion, Modality, check_manifest, exclusions_frame, iterate
+from pulmofuse.schema import (
+    Exclusion,
+    Label,
+    Modality,
+    check_manifest,
+    exclusions_frame,
+    iterate,
+)
 from pulmofuse.sources import scan_source
 
 #: Views that are not frontal; the CXR model reads frontal ones only.
@@ -27,6 +36,8 @@ LATERAL_VIEWS = frozenset({"L", "LATERAL", "LL", "RL"})
 
 #: Columns of a cache's index that a record takes over.
 _SEEN = ["path", "start", "stop", "sha256", "traits", "fingerprint", "remarks"]
+#: What `find_pairs` compares.
+_CONTENT = ["record_id", "modality", "sha256", "fingerprint"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +51,8 @@ class Cohort:
         excluded: one row per file left out, columns of `schema.Exclusion`.
         caches: instances of each modality that has records.
         pairs: copies among all records that could be read, as `curation.find_pairs` gives them.
-        copies: records left out as copies or leaks, which the audit shows beside those kept.
+        copies: records left out as copies or leaks, and copies of them with a label that the
+            study does not use; the audit shows them beside those kept.
         remarks: what is odd about the files, columns of `curation.remark_rows`.
     """
 
@@ -96,45 +108,33 @@ def prepare_cohort(
         StudyError: nothing usable is left.
     """
     usable, dropped = _usable(manifest, config.target)
-    parts: list[pd.DataFrame] = []
-    caches: dict[Modality, Cache] = {}
-    left_out = [excluded, dropped]
-    for modality in Modality:
-        rows = usable[usable["modality"] == modality.value]
-        if rows.empty:
-            continue
-        cache = build_cache(
-            rows["path"].tolist(),
-            data_root,
-            modality,
-            config.of(modality).preprocessing,
-            cache_folder,
-            lambda done, total, name=modality.value: progress(done, total, name),  # type: ignore[misc]
-        )
-        index = cache.index[_SEEN]
-        parts.append(rows.drop(columns="traits").merge(index, on="path", how="inner"))
-        left_out.append(_unreadable(rows, cache.unreadable))
-        caches[modality] = cache
-    if not parts or not sum(len(part) for part in parts):
-        raise StudyError(
-            config.name,
-            "no usable record is left",
-            "look at the labels in `target.mapping` and at `pulmofuse data scan`",
-        )
-    records = pd.concat(parts, ignore_index=True).sort_values("record_id", ignore_index=True)
+    records, unreadable, caches = _read(usable, config, data_root, cache_folder, progress)
     remarks = remark_rows(records, config.cleaning.exclude)
     records, odd = _without_odd(records, remarks)
-    pairs = find_pairs(records[["record_id", "modality", "sha256", "fingerprint"]])
     if config.split.method != "stratified":
         # Published splits are passed over, so no copy is kept for being in one.
         records = records.assign(split=None)
+    unused = records.head(0)
+    if config.cleaning.copies == "drop":
+        unused = _unused(manifest, config.target, data_root, cache_folder, progress)
+    parts = [part for part in (records, unused) if len(part)] or [records]
+    everything = pd.concat(parts, ignore_index=True)
+    pairs = find_pairs(everything[_CONTENT])
     cleaned = pairs.head(0) if config.cleaning.copies == "keep" else pairs
     # Before copies go: a copy that is left out still says that two patients are one.
-    records = records.assign(group=patient_groups(records, cleaned))
-    records, surplus, copies = drop_duplicates(records, cleaned)
-    excluded = pd.concat([*left_out, odd, exclusions_frame(surplus)], ignore_index=True)
+    groups = patient_groups(everything, cleaned).to_numpy()[: len(records)]
+    records = records.assign(group=groups)
+    records, surplus, copies = drop_duplicates(records, cleaned, unused)
+    left_out = [excluded, dropped, unreadable, odd, exclusions_frame(surplus)]
     usable_caches = {m: c for m, c in caches.items() if (records["modality"] == m.value).any()}
-    return Cohort(records.reset_index(drop=True), excluded, usable_caches, pairs, copies, remarks)
+    return Cohort(
+        records.reset_index(drop=True),
+        pd.concat(left_out, ignore_index=True),
+        usable_caches,
+        pairs,
+        copies,
+        remarks,
+    )
 
 
 def describe_cohort(cohort: Cohort) -> str:
@@ -201,6 +201,66 @@ def _usable(manifest: pd.DataFrame, target: Target) -> tuple[pd.DataFrame, pd.Da
     return kept.reset_index(drop=True), exclusions_frame(dropped)
 
 
+def _read(
+    usable: pd.DataFrame,
+    config: StudyConfig,
+    data_root: Path,
+    cache_folder: Path,
+    progress: Callable[[int, int, str], None],
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[Modality, Cache]]:
+    """What was seen of every file that can be read, exclusions for the others, the instances.
+
+    Raises:
+        StudyError: no file can be read.
+    """
+    parts: list[pd.DataFrame] = []
+    caches: dict[Modality, Cache] = {}
+    unreadable = [exclusions_frame([])]
+    for modality in Modality:
+        rows = usable[usable["modality"] == modality.value]
+        if rows.empty:
+            continue
+        cache = build_cache(
+            rows["path"].tolist(),
+            data_root,
+            modality,
+            config.of(modality).preprocessing,
+            cache_folder,
+            lambda done, total, name=modality.value: progress(done, total, name),  # type: ignore[misc]
+        )
+        parts.append(rows.drop(columns="traits").merge(cache.index[_SEEN], on="path", how="inner"))
+        unreadable.append(unreadable_files(cache.unreadable.assign(modality=modality.value), rows))
+        caches[modality] = cache
+    if not any(len(part) for part in parts):
+        raise StudyError(
+            config.name,
+            "no usable record is left",
+            "look at the labels in `target.mapping` and at `pulmofuse data scan`",
+        )
+    records = pd.concat(parts, ignore_index=True).sort_values("record_id", ignore_index=True)
+    return records, pd.concat(unreadable, ignore_index=True), caches
+
+
+def _unused(
+    manifest: pd.DataFrame,
+    target: Target,
+    data_root: Path,
+    cache_folder: Path,
+    progress: Callable[[int, int, str], None],
+) -> pd.DataFrame:
+    """Records with a label that the study does not use, `y_true` null, read for their content.
+
+    A copy of a record of the study may stand among them with a label that contradicts.
+    """
+    unmapped = ~manifest["label"].isin([*target.mapping, Label.UNKNOWN.value])
+    rows = manifest[unmapped].reset_index(drop=True)
+    if rows.empty:
+        return rows
+    files = read_files(rows, data_root, cache_folder / "unused", progress)
+    seen = files[files["reason"].isna()][["path", "modality", "sha256", "traits", "fingerprint"]]
+    return rows.drop(columns="traits").merge(seen, on=["path", "modality"]).assign(y_true=None)
+
+
 def _without_odd(records: pd.DataFrame, remarks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Records without the files that a remark leaves out, and their exclusions."""
     out = remarks[remarks["excluded"]].drop_duplicates(["path", "modality"])
@@ -215,12 +275,3 @@ def _without_odd(records: pd.DataFrame, remarks: pd.DataFrame) -> tuple[pd.DataF
         for row in iterate(out)
     )
     return records[~odd].drop(columns="remarks"), exclusions
-
-
-def _unreadable(rows: pd.DataFrame, unreadable: pd.DataFrame) -> pd.DataFrame:
-    """Exclusions for the files that the cache could not read."""
-    merged = rows.merge(unreadable, on="path", how="inner")
-    return exclusions_frame(
-        Exclusion(row["path"], row["modality"], row["source"], "read", row["reason"], row["remedy"])
-        for row in iterate(merged)
-    )
