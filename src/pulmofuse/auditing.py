@@ -12,7 +12,7 @@ import pandas as pd
 from pulmofuse.config import StudyConfig
 from pulmofuse.curation import Audit, find_pairs, read_files, unreadable_files
 from pulmofuse.errors import ManifestError
-from pulmofuse.files import atomic_path
+from pulmofuse.files import write_csv
 from pulmofuse.pipeline import Reporter, Silent, locked, write_audit
 from pulmofuse.schema import Label, read_manifest
 
@@ -51,8 +51,7 @@ def audit_manifest(
         files = read_files(records, data_root, out / "files", reporter.update, beside)
         faults = unreadable_files(files, records)
         reporter.finish(f"{len(files) - len(faults):,} of {len(files):,} files can be read")
-        with atomic_path(out / "excluded.csv") as temporary:
-            faults.to_csv(temporary, index=False)
+        write_csv(out / "excluded.csv", faults)
         seen = files[files["reason"].isna()].drop(columns=["reason", "remedy"])
         records = records.drop(columns="traits").merge(seen, on=["path", "modality"])
         if records.empty:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pulmofuse.config import SourceConfig, StudyConfig, Target, load_config
 from pulmofuse.errors import SourceError, StudyError
 from pulmofuse.evaluation import comparison_table, evaluate
-from pulmofuse.files import atomic_path, write_json
+from pulmofuse.files import atomic_path, write_csv, write_json
 from pulmofuse.fusion import paired_patients
 from pulmofuse.inference import Bundle, Scores, load_bundle, score_records
 from pulmofuse.pipeline import (
@@ -83,9 +83,8 @@ def evaluate_external(
         with atomic_path(out / "predictions.parquet") as temporary:
             predictions.to_parquet(temporary, index=False)
         write_json(out / "metrics.json", rows)
-        for name, content in (("comparison", table), ("excluded", cohort.excluded)):
-            with atomic_path(out / f"{name}.csv") as temporary:
-                content.to_csv(temporary, index=False)
+        write_csv(out / "comparison.csv", table)
+        write_csv(out / "excluded.csv", cohort.excluded)
         reporter.finish(str(out / "comparison.csv"))
     return table
 

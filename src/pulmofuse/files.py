@@ -9,9 +9,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pulmofuse.errors import StudyError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _CHUNK_BYTES = 1 << 20
 _STEM_CHARACTERS = 40  # of the temporary name; file systems end names at 255 bytes
@@ -79,6 +82,12 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON to `path` atomically; NaN is refused."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table without its index to `path` atomically."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False)
 
 
 def sha256_file(path: Path) -> str:

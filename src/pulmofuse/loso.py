@@ -21,7 +21,7 @@ import pandas as pd
 
 from pulmofuse.config import SourceConfig, SplitConfig, StudyConfig, Target
 from pulmofuse.errors import LeakageFound, StudyError
-from pulmofuse.files import atomic_path, read_json
+from pulmofuse.files import read_json, write_csv
 from pulmofuse.pipeline import Reporter, Silent, locked, scan
 from pulmofuse.report.figures import Estimate, forest_figure, save_figure
 from pulmofuse.report.names import colour_key, method_title, subset_title
@@ -93,8 +93,7 @@ def leave_one_source_out(
                 continue
             rows += _rows(name, out / folder, config.target, _modalities(parts, name, by))
         table = pd.DataFrame(rows, columns=list(COLUMNS))
-        with atomic_path(out / "loso.csv") as temporary:
-            table.to_csv(temporary, index=False)
+        write_csv(out / "loso.csv", table)
         _draw(table, out)
     return table
 

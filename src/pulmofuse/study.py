@@ -20,7 +20,14 @@ from pulmofuse.config import StudyConfig, dump_config
 from pulmofuse.curation import split_hash, stop_on_leaks
 from pulmofuse.evaluation import comparison_table, evaluate, fusion_gain
 from pulmofuse.evaluation.matching import CONFOUNDERS, matched_rows
-from pulmofuse.files import atomic_path, read_json, sha256_json, write_json, write_text
+from pulmofuse.files import (
+    atomic_path,
+    read_json,
+    sha256_json,
+    write_csv,
+    write_json,
+    write_text,
+)
 from pulmofuse.inference import (
     Bundle,
     DecisionFusion,
@@ -132,17 +139,17 @@ def _collect(run: _Run) -> Cohort:
         manifest, excluded, config, run.data_root, out / "cache", run.reporter.update
     )
     # Before anything can refuse the cohort: a person must see why so little is left.
-    _write_csv(out / "excluded.csv", cohort.excluded)
-    _write_csv(out / "remarks.csv", cohort.remarks)
+    write_csv(out / "excluded.csv", cohort.excluded)
+    write_csv(out / "remarks.csv", cohort.remarks)
     run.reporter.finish(describe_cohort(cohort))
     run.reporter.step("Split by patient")
     cohort = split_cohort(cohort, config)
     if config.audit.on_leak == "drop":
         cohort = without_leaks(cohort)
+        write_csv(out / "excluded.csv", cohort.excluded)
     counts = cohort.records["split"].value_counts()
     run.reporter.finish(", ".join(f"{counts.get(s.value, 0):,} {s.value}" for s in Split))
     write_manifest(out / "manifest.parquet", cohort.records)
-    _write_csv(out / "excluded.csv", cohort.excluded)
     write_fingerprints(out, cohort.records)
     check_classes(cohort, config.target.classes)
     return cohort
@@ -268,7 +275,7 @@ def _evaluate(run: _Run) -> None:
         arguments = (run.predictions, classes, positive, config.evaluation, config.seed)
         rows = evaluate(*arguments)
         write_json(out / "metrics.json", rows + fusion_gain(*arguments))
-        _write_csv(out / "comparison.csv", comparison_table(rows))
+        write_csv(out / "comparison.csv", comparison_table(rows))
         return f"{len(rows):,} figures"
 
     inputs = [
@@ -304,7 +311,7 @@ def _control(run: _Run, cohort: Cohort) -> None:
         ).rename(columns={"subset": "modality"})
         matched = matched.assign(control="matched on " + matched["matched_on"], method="model")
         table = pd.concat([controls, matched[list(controls.columns)]], ignore_index=True)
-        _write_csv(out / "controls.csv", table)
+        write_csv(out / "controls.csv", table)
         return f"{len(table):,} rows"
 
     inputs = [
@@ -408,8 +415,3 @@ def _rows(records: pd.DataFrame, columns: list[str]) -> str:
 def _versions() -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"pulmofuse": pulmofuse.__version__, "python": platform.python_version(), **versions}
-
-
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False)

@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from pulmofuse.config import TrainingConfig
-from pulmofuse.files import atomic_path
+from pulmofuse.files import write_csv
 from pulmofuse.training.checkpoint import SafetensorsCheckpoint, load
 from pulmofuse.training.data import BatchSource, EpochBatches, OrderedBatches, loader
 from pulmofuse.training.module import TrainingModule
@@ -133,8 +133,7 @@ class History(Callback):
                 "seconds": round(time.perf_counter() - self._started, 3),
             }
         )
-        with atomic_path(self._path) as temporary:
-            pd.DataFrame(self._rows).to_csv(temporary, index=False)
+        write_csv(self._path, pd.DataFrame(self._rows))
 
     def state_dict(self) -> dict[str, Any]:
         """Rows so far, for the checkpoint."""
