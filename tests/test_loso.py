@@ -100,6 +100,13 @@ def test_a_site_of_one_class_has_no_auc_and_says_why(done: Path) -> None:
     assert row["reason"] == "held out were only covid19"
 
 
+def test_the_studies_share_one_cache(done: Path) -> None:
+    tables = list(done.rglob("index.parquet"))
+    assert [path.parent.parent for path in tables] == [done / "cache"]
+    listed = {p for m in done.glob("*/manifest.parquet") for p in read_manifest(m)["path"]}
+    assert set(pd.read_parquet(tables[0])["path"]) >= listed
+
+
 def test_the_picture_is_there(done: Path) -> None:
     assert (done / "loso.png").read_bytes().startswith(b"\x89PNG")
 
@@ -110,7 +117,7 @@ def test_a_second_run_goes_on_with_the_very_same_studies(
     table = pd.read_csv(done / "loso.csv")
     asked: dict[str, StudyConfig] = {}
     monkeypatch.setattr(
-        loso, "run_study", lambda study, _root, out, _reporter: asked.update({out.name: study})
+        loso, "run_study", lambda study, _root, out, *_: asked.update({out.name: study})
     )
     again = leave_one_source_out(config, data, done, "site")
     # The same configuration in the same folder is what lets a study find its finished steps.
@@ -154,7 +161,7 @@ def test_a_part_that_training_cannot_do_without_is_a_row_with_the_reason(
 
 @pytest.mark.parametrize(
     "names",
-    [["a/b", "a b"], ["..", "."], ["Köln", "köln"], ["x" * 300, "x" * 301], ["A", "a"]],
+    [["a/b", "a b"], ["..", "."], ["Köln", "köln"], ["x" * 300, "x" * 301], ["A", "a"], ["Cache"]],
 )
 def test_every_name_has_a_folder_of_its_own(names: list[str]) -> None:
     folders = loso._folders(names)
@@ -163,3 +170,4 @@ def test_every_name_has_a_folder_of_its_own(names: list[str]) -> None:
         assert len(folder) < 60
         assert not set(folder) & set("/\\ ")
         assert folder.strip(".")
+        assert folder.lower() != "cache"

@@ -37,6 +37,8 @@ COLUMNS = (
 #: What cannot be learnt without a part of the data is a row of the table, not the end of it.
 _NOT_RUN = (StudyError, LeakageFound)
 
+#: Folder of the prepared files, which all the studies share; no study's name.
+_CACHE = "cache"
 _STEM_CHARACTERS = 40
 _AUC_OF_CHANCE = 0.5
 
@@ -51,7 +53,8 @@ def leave_one_source_out(
     """Hold out every source (or site) in turn.
 
     Every name gets a study of its own in `out/<name>`, of the data sets that share a modality with
-    it. Run again, it goes on where it was: a study repeats no finished step.
+    it; files are prepared once, in `out/cache`. Run again, it goes on where it was: a study repeats
+    no finished step.
 
     Args:
         config: the study; its split is replaced.
@@ -87,7 +90,7 @@ def leave_one_source_out(
             reporter.finish(folder)
             held_out = _held_out(config, parts, name, by)
             try:
-                run_study(held_out, data_root, out / folder, reporter)
+                run_study(held_out, data_root, out / folder, reporter, out / _CACHE)
             except _NOT_RUN as error:
                 rows.append(_empty(name) | {"reason": str(error)})
                 continue
@@ -147,7 +150,7 @@ def _folders(names: Sequence[str]) -> list[str]:
     stems = [
         re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")[:_STEM_CHARACTERS] for name in names
     ]
-    lower = [stem.lower() for stem in stems]
+    lower = [*(stem.lower() for stem in stems), _CACHE]
     return [
         stem if stem and lower.count(stem.lower()) == 1 else f"{stem}-{_hash(name)}"
         for stem, name in zip(stems, names, strict=True)

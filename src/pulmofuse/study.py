@@ -81,6 +81,7 @@ class _Run:
     config: StudyConfig
     data_root: Path
     out: Path
+    cache: Path
     reporter: Reporter
     steps: Steps
     keys: dict[Modality, str] = field(default_factory=dict)
@@ -93,7 +94,11 @@ class _Run:
 
 
 def run_study(
-    config: StudyConfig, data_root: Path, out: Path, reporter: Reporter | None = None
+    config: StudyConfig,
+    data_root: Path,
+    out: Path,
+    reporter: Reporter | None = None,
+    cache: Path | None = None,
 ) -> Path:
     """Run a study, or finish one that was stopped.
 
@@ -102,6 +107,8 @@ def run_study(
         data_root: folder below which the data sets lie.
         out: output folder; docs/decisions/0001-shape.md lists its files.
         reporter: shows progress.
+        cache: folder of the prepared files, `out/cache` by default; studies of the same files can
+            share one.
 
     Returns:
         Path of `report.html`.
@@ -111,7 +118,7 @@ def run_study(
     """
     reporter = reporter or Silent()
     with locked(out):
-        run = _Run(config, data_root, out, reporter, Steps(out, reporter))
+        run = _Run(config, data_root, out, cache or out / "cache", reporter, Steps(out, reporter))
         cohort = _collect(run)
         _audit(run, cohort)
         for modality in cohort.caches:
@@ -136,7 +143,7 @@ def _collect(run: _Run) -> Cohort:
     write_text(out / "config.resolved.yaml", dump_config(config))
     run.reporter.step("Read and prepare the files")
     cohort = prepare_cohort(
-        manifest, excluded, config, run.data_root, out / "cache", run.reporter.update
+        manifest, excluded, config, run.data_root, run.cache, run.reporter.update
     )
     # Before anything can refuse the cohort: a person must see why so little is left.
     write_csv(out / "excluded.csv", cohort.excluded)
