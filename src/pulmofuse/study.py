@@ -181,7 +181,7 @@ def _audit(run: _Run, cohort: Cohort) -> None:
     outputs = [out / name for name in ("audit.json", "duplicates.csv", "audit.html")]
     run.steps.run("audit", "Audit splits and shortcuts", inputs, outputs, work)
     if config.audit.on_leak != "accept":
-        stop_on_leaks(read_json(out / "audit.json")["checks"])
+        stop_on_leaks(read_json(out / "audit.json")["checks"], out / "audit.html")
 
 
 def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:

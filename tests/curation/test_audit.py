@@ -243,17 +243,31 @@ def test_sources_of_one_class_fail_and_are_named(both) -> None:
     (check,) = _checks(found, "confounding.source", "ct")
     assert check.verdict == "fail"
     assert check.value == pytest.approx(1.0)
-    assert "cohen (covid19), nih (normal)" in check.detail
+    assert check.detail.startswith(
+        "In ct, source alone (cohen, nih) tells covid19 from normal: AUC 1.00 [1.00, 1.00]"
+    )
+    assert "2 sources of one class only: cohen (covid19), nih (normal)" in check.detail
     assert _checks(found, "confounding.source", "cough")[0].verdict == "pass"
 
 
 def test_a_site_can_give_the_class_away_within_one_source(plain) -> None:
     rng = np.random.default_rng(0)
     telling = np.where(rng.random(len(plain)) < 0.85, plain["label"], "normal")
-    plain["site"] = telling
-    (check,) = _checks(_audit(plain), "confounding.source", "ct")
+    plain["site"] = np.where(telling == "normal", "phone", "app")
+    found = _audit(plain.assign(source="covid19_cough"))
+    (check,) = _checks(found, "confounding.source", "ct")
     assert check.verdict in {"warn", "fail"}
     assert check.low < check.value < check.high
+    figure = f"{check.value:.2f} [{check.low:.2f}, {check.high:.2f}]".replace("0.", ".")
+    assert check.detail.startswith(
+        "In ct, site alone (the recording channel: phone, app) tells covid19 from normal: AUC"
+        f" {figure} (.50 is chance)."
+    )
+    assert "source" not in check.detail
+    assert "every site holds every class" in check.remedy
+    # Of a source that says nothing of its sites they are only named.
+    (check,) = _checks(_audit(plain), "confounding.source", "ct")
+    assert "site alone (phone, app) tells" in check.detail
 
 
 def test_one_source_and_site_tell_nothing(plain) -> None:
@@ -274,7 +288,8 @@ def test_the_trait_that_predicts_the_class_is_named(plain, flips: float, verdict
     assert check.verdict == verdict
     assert check.value == pytest.approx(roc_auc_score(covid, fast), abs=0.04)
     assert check.low < check.value < check.high <= 1
-    assert "Most telling: sample rate alone tells covid19 from normal: AUC" in check.detail
+    assert check.detail.startswith("In ct, sample rate alone tells covid19 from normal: AUC .")
+    assert "duration" not in check.detail, "what tells nothing is not accused"
 
 
 def test_a_missing_trait_can_tell_too(plain) -> None:
@@ -442,6 +457,8 @@ def test_two_traits_that_tell_only_together_are_found(plain) -> None:
     (check,) = _checks(_audit(plain), "confounding.traits", "ct")
     assert check.verdict == "fail"
     assert check.low > check.null_95
+    assert "acquisition traits together, without any content, tell covid19" in check.detail
+    assert "None of them does so alone." in check.detail
 
 
 def test_a_high_figure_of_few_patients_is_said_to_be_possible_chance(plain) -> None:
@@ -470,6 +487,29 @@ def test_traits_table_lists_every_feature_and_support_every_source(clean) -> Non
         {"source": s, "covid19": people[s, "covid19"], "normal": people[s, "normal"]}
         for s in ("east", "west")
     )
+
+
+def test_support_counts_sites_below_their_source(clean) -> None:
+    people = clean["patient_id"].str.extract(r"(\d+)", expand=False).astype(int)
+    # Patients 0 to 49 came by phone, the others by app, five of whom nobody knows the site of.
+    frame = clean.assign(source="one", site=np.where(people < 50, "phone", "app"))
+    frame.loc[people >= 95, "site"] = None
+    (support,) = _checks(_audit(frame), "support", "ct")
+    assert support.verdict == "pass"
+    assert support.table == (
+        {"source": "one", "site": "all", "covid19": 50, "normal": 50},
+        {"source": "one", "site": "app", "covid19": 22, "normal": 23},
+        {"source": "one", "site": "phone", "covid19": 25, "normal": 25},
+        {"source": "one", "site": "unknown", "covid19": 3, "normal": 2},
+    )
+
+
+def test_a_class_from_one_site_of_the_only_source_warns(plain) -> None:
+    plain["site"] = np.where(plain["label"] == "covid19", "article", ["book", "web"] * 100)
+    (check,) = _checks(_audit(plain), "support", "ct")
+    assert check.verdict == "warn"
+    assert "From one site only: covid19 (article)" in check.detail
+    assert "add ct data of covid19 from another site" in check.remedy
 
 
 def test_a_class_from_one_source_only_warns_where_there_are_more(plain) -> None:

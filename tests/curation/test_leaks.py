@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from pulmofuse.config import SplitConfig
 from pulmofuse.curation.audit import audit
 from pulmofuse.curation.copies import no_pairs, patient_groups
-from pulmofuse.curation.leaks import drop_leaks, stop_on_leaks
+from pulmofuse.curation.leaks import drop_leaks, is_leak, stop_on_leaks
 from pulmofuse.curation.split import assign_splits
 from pulmofuse.errors import LeakageFound, PulmofuseError
 from pulmofuse.schema import Split, manifest_frame
@@ -151,5 +153,30 @@ def test_a_leak_stops_with_its_counts_and_both_ways_out() -> None:
     assert "--accept-leaks" in message
 
 
-def test_a_shortcut_alone_does_not_stop() -> None:
-    stop_on_leaks([{"id": "confounding.traits", "verdict": "fail", "value": 0.98, "detail": "x."}])
+def test_the_refusal_is_one_line_that_says_where_the_pairs_are() -> None:
+    records = _records(("a", "p1", "test", None), ("b", "p2", "train", None)).assign(
+        y_true=["a", "b"]
+    )
+    checks = audit(records, _pairs(("a", "b", "exact")), 1).to_json()["checks"]
+    with pytest.raises(LeakageFound) as caught:
+        stop_on_leaks(checks, Path("out/audit.html"))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "leakage.exact_duplicate 1, labels.contradiction 1" in message
+    assert "a.png (test) and b.png (train)" in message
+    assert "See every pair in out/audit.html" in message
+    assert "`cleaning.copies: drop`" in message
+    assert "--accept-leaks" in message
+    assert len(message) < 600
+
+
+def test_a_shortcut_stops_nothing_and_is_not_counted_among_the_leaks() -> None:
+    shortcut = {"id": "confounding.traits", "verdict": "fail", "value": 0.98, "detail": "Told."}
+    warning = {"id": "leakage.near_duplicate", "verdict": "warn", "value": 2.0, "detail": "Wait."}
+    leak = {"id": "leakage.series", "verdict": "fail", "value": 4.0, "detail": "Torn volumes."}
+    assert not is_leak("confounding.traits", "fail")
+    stop_on_leaks([shortcut, warning])
+    with pytest.raises(LeakageFound) as caught:
+        stop_on_leaks([shortcut, warning, leak])
+    assert caught.value.what == "the audit (leakage.series 4)"
+    assert caught.value.why == "Torn volumes"

@@ -80,14 +80,12 @@ def leakage_duplicate(kind: str, joined: pd.DataFrame) -> Check:
     if rows.empty:
         return _unsplit(name, same, joined[(joined["kind"] == kind) & _both_used(joined)])
     in_test = pd.concat([rows.loc[rows[f"split_{s}"] == Split.TEST, f"path_{s}"] for s in "ab"])
-    rows = rows.sort_values(["path_a", "path_b"])
-    pairs = [
-        f"{row['path_a']} ({row['split_a']}) and {row['path_b']} ({row['split_b']})"
-        for row in iterate(rows.head(_EXAMPLES))
-    ]
+    # One pair is enough for a sentence: duplicates.csv and the page show all of them.
+    row = next(iterate(rows.sort_values(["path_a", "path_b"]).head(1)))
+    pair = f"{row['path_a']} ({row['split_a']}) and {row['path_b']} ({row['split_b']})"
     detail = (
         f"{counted(len(rows), 'pair')} of files with {same} content in different splits, with"
-        f" {counted(in_test.nunique(), 'test file')} among them (such as {'; '.join(pairs)}):"
+        f" {counted(in_test.nunique(), 'test file')} among them (such as {pair}):"
         " the model is tested on what it has seen."
     )
     remedy = "keep one copy of each file, put the copies on one side, or drop the leaks"

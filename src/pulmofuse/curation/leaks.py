@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ from pulmofuse.curation.copies import join_pairs, patient_groups, series_keys
 from pulmofuse.errors import LeakageFound
 from pulmofuse.schema import Exclusion, Split, iterate
 
-#: Checks whose failure means that no figure on the test set can be believed.
-_LEAKS = ("leakage.", "labels.contradiction")
-
 _CONTRADICTION = "labels.contradiction"
+
+#: Checks whose failure means that no figure on the test set can be believed.
+_LEAKS = ("leakage.", _CONTRADICTION)
 
 
 def is_leak(check: str, verdict: str) -> bool:
@@ -23,27 +24,28 @@ def is_leak(check: str, verdict: str) -> bool:
     return check.startswith(_LEAKS) and verdict == "fail"
 
 
-def stop_on_leaks(checks: Iterable[Mapping[str, Any]]) -> None:
+def stop_on_leaks(checks: Iterable[Mapping[str, Any]], page: Path | None = None) -> None:
     """Refuse to go on with a split that leaks.
 
     Args:
         checks: of `audit.json`, or `Audit.to_json()["checks"]`.
+        page: where a reader sees the pairs; null where there is no page.
 
     Raises:
-        LeakageFound: a check of leakage or of contradicting labels failed.
+        LeakageFound: a check of leakage or of contradicting labels failed. The first is told in
+            words, the others by their counts: it is one line that somebody reads in a terminal.
     """
     failed = [c for c in checks if is_leak(str(c["id"]), str(c["verdict"]))]
     if failed:
-        drops = "--drop-leaks drops the training copies"
-        if any(c["id"] == _CONTRADICTION for c in failed):
-            drops = (
-                "leave the copies with a wrong label out (`cleaning.copies: drop` leaves out all)"
-            )
         counts = ", ".join(f"{check['id']} {check['value'] or 0:,.0f}" for check in failed)
+        way = "--drop-leaks drops the training copies"
+        if any(c["id"] == _CONTRADICTION for c in failed):
+            way = "leave the copies with a wrong label out (`cleaning.copies: drop` leaves out all)"
+        look = f"see every pair in {page}; then " if page is not None else ""
         raise LeakageFound(
             f"the audit ({counts})",
-            " ".join(str(check["detail"]) for check in failed),
-            f"{drops}, --accept-leaks goes on and prints it on every page",
+            str(failed[0]["detail"]),
+            f"{look}{way}, or --accept-leaks goes on and prints it on every page",
         )
 
 

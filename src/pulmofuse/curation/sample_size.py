@@ -29,6 +29,9 @@ _CORRELATION = 0.5
 _ALPHA, _POWER = 0.05, 0.80
 
 
+#: Site of a row that counts a whole source, and of records whose site is not known.
+ALL_SITES, UNKNOWN_SITE = "all", "unknown"
+
 _POWER_LIMITS = {"warn_above": MAX_DIFFERENCE}
 
 
@@ -118,10 +121,10 @@ def power(records: pd.DataFrame, modality: str) -> Check:
 
 
 def support(records: pd.DataFrame, modality: str, classes: list[str]) -> Check:
-    """Patients per class and split, and which sources a class comes from, in one modality.
+    """Patients per class and split, and which sources and sites a class comes from.
 
     Args:
-        records: patient_id, split, source, y_true of one modality.
+        records: patient_id, split, source, site, y_true of one modality.
         modality: its name.
         classes: of all modalities. The verdict is on those that this modality has; one that only
             others have is a warning, no failure: it may be no class of this modality at all.
@@ -144,14 +147,13 @@ def support(records: pd.DataFrame, modality: str, classes: list[str]) -> Check:
     if verdict != "pass":
         detail += f" The fewest are {counted(least, 'patient')} of {name} ({where})."
         remedies.append(f"add {modality} data of {name}, or leave the class out")
-    by_source = _by_source(records, classes)
-    lone = _one_source_only(by_source, classes)
+    lone, place = _one_place_only(records, classes)
     if lone:
         detail += (
-            f" From one source only: {', '.join(f'{c} ({s})' for c, s in lone.items())}; there the"
-            " disease and the source cannot be told apart."
+            f" From one {place} only: {', '.join(f'{c} ({s})' for c, s in lone.items())}; there the"
+            f" disease and the {place} cannot be told apart."
         )
-        remedies.append(f"add {modality} data of {', '.join(lone)} from another source")
+        remedies.append(f"add {modality} data of {', '.join(lone)} from another {place}")
         verdict = "warn" if verdict == "pass" else verdict
     if missing:
         detail += f" Other modalities have {', '.join(missing)}, {modality} has no record of it."
@@ -159,7 +161,8 @@ def support(records: pd.DataFrame, modality: str, classes: list[str]) -> Check:
         verdict = "warn" if verdict == "pass" else verdict
     return Check(
         "support", verdict, float(least), None, None, detail, "; ".join(remedies), modality,
-        thresholds={"warn_below": MIN_PATIENTS, "fail_below": 1}, table=by_source,
+        thresholds={"warn_below": MIN_PATIENTS, "fail_below": 1},
+        table=_by_place(records, classes),
     )  # fmt: skip
 
 
@@ -173,22 +176,36 @@ def no_classes(modality: str) -> Check:
     )  # fmt: skip
 
 
-def _by_source(
+def _by_place(
     records: pd.DataFrame, classes: list[str]
 ) -> tuple[dict[str, str | float | None], ...]:
-    """Patients of each class in each source: {"source": name, class: patients ...}."""
-    counts = records.groupby(["source", "y_true"])["patient_id"].nunique()
-    return tuple(
-        {"source": str(source), **{c: int(counts.get((source, c), 0)) for c in classes}}
-        for source in sorted(set(records["source"]))
-    )
+    """Patients of each class in each source: {"source": name, class: patients ...}.
+
+    Where sites are known, each source is followed by its sites: {"source": name, "site": name,
+    class: patients ...}, with `ALL_SITES` on the row of the source itself.
+    """
+    known = bool(records["site"].notna().any())
+    by_source = records.groupby(["source", "y_true"])["patient_id"].nunique()
+    site = records["site"].where(records["site"].notna(), UNKNOWN_SITE).astype(str)
+    by_site = records.groupby(["source", site, "y_true"])["patient_id"].nunique()
+    rows: list[dict[str, str | float | None]] = []
+    for source, sites in site.groupby(records["source"].astype(str)):
+        counts = {c: int(by_source.get((source, c), 0)) for c in classes}
+        rows.append({"source": str(source)} | ({"site": ALL_SITES} if known else {}) | counts)
+        for name in sorted(set(sites)) if known else ():
+            counts = {c: int(by_site.get((source, name, c), 0)) for c in classes}
+            rows.append({"source": str(source), "site": str(name)} | counts)
+    return tuple(rows)
 
 
-def _one_source_only(
-    by_source: tuple[dict[str, str | float | None], ...], classes: list[str]
-) -> dict[str, str]:
-    """Class -> its only source, where there are more sources than that."""
-    if len(by_source) < 2:
-        return {}
-    sources = {c: [str(row["source"]) for row in by_source if row[c]] for c in classes}
-    return {c: names[0] for c, names in sources.items() if len(names) == 1}
+def _one_place_only(records: pd.DataFrame, classes: list[str]) -> tuple[dict[str, str], str]:
+    """Class -> its only source, where there are more; of a single source, class -> its only site.
+
+    Returns:
+        The classes, and what they have only one of: "source" or "site".
+    """
+    place = "source" if len(set(records["source"])) > 1 else "site"
+    if records[place].isna().any() or len(set(records[place])) < 2:
+        return {}, place
+    names = records.groupby(records["y_true"].astype(str))[place].agg(lambda s: sorted(set(s)))
+    return {c: str(names[c][0]) for c in classes if len(names[c]) == 1}, place
