@@ -195,6 +195,73 @@ class TestFlaws:
         assert image.pixels.shape[0] == 4
         assert image.traits["skipped_files"] == 3
 
+    def test_what_is_whole_has_no_flaws(self, tmp_path: Path) -> None:
+        folder = write(tmp_path / "s", axial(range(5)))
+        (folder / "README.txt").write_text("A scan.")
+        (folder / "LICENSE").write_text("Free.")
+        assert read_series(folder).traits["flaws"] == []
+
+    @pytest.mark.parametrize(
+        ("name", "data", "why"),
+        [
+            ("bad.dcm", b"\0" * 5000, "nothing but zero bytes"),
+            ("bad.dcm", b"<html>404</html>", "a web page"),
+            ("IM9999", b"\0" * 5000, "nothing but zero bytes"),
+            ("bad.dcm", axial([4])[0][:400], "its header is cut or damaged"),
+            ("bad.dcm", axial([4], SeriesInstanceUID=OTHER_UID)[0], "of another series"),
+        ],
+    )
+    def test_a_file_that_should_be_a_slice_is_named(
+        self, name: str, data: bytes, why: str, tmp_path: Path
+    ) -> None:
+        folder = write(tmp_path / "s", axial(range(4)))
+        (folder / name).write_bytes(data)
+        ((reason, remedy),) = read_series(folder).traits["flaws"]
+        assert reason.startswith(f"1 file left out of the volume: {name} ({why}")
+        assert "copy" in remedy
+
+    def test_an_empty_slice_is_named(self, tmp_path: Path) -> None:
+        folder = write(tmp_path / "s", axial(range(4)))
+        (folder / "bad.dcm").write_bytes(b"")
+        assert refused(folder) == "its file bad.dcm: is empty (0 bytes)"
+
+    def test_gaps_are_placed(self, tmp_path: Path) -> None:
+        folder = tmp_path / "s"
+        folder.mkdir()
+        for z in (0, 1, 2, 5, 6, 7, 9):
+            (folder / f"z{z}.dcm").write_bytes(axial([z])[0])
+        ((reason, remedy),) = read_series(folder).traits["flaws"]
+        assert reason == (
+            "3 slices missing: 2 between z2.dcm and z5.dcm (7.5 mm apart),"
+            " 1 between z7.dcm and z9.dcm (5 mm apart)"
+        )
+        assert "missing slices" in remedy
+
+    def test_gaps_in_instance_numbers_are_placed(self, tmp_path: Path) -> None:
+        folder = tmp_path / "s"
+        folder.mkdir()
+        for n in (1, 2, 4):
+            (folder / f"n{n}.dcm").write_bytes(ct_slice(VOLUME[n], None, InstanceNumber=n))
+        ((reason, _),) = read_series(folder).traits["flaws"]
+        assert reason == "1 slice missing: 1 between n2.dcm and n4.dcm"
+
+    def test_copies_are_named_with_what_they_repeat(self, tmp_path: Path) -> None:
+        folder = tmp_path / "s"
+        folder.mkdir()
+        for name, z in (("a", 0), ("b", 1), ("c", 1), ("d", 2)):
+            (folder / f"{name}.dcm").write_bytes(axial([z])[0])
+        ((reason, remedy),) = read_series(folder).traits["flaws"]
+        assert reason == "1 file with the place and content of another: c.dcm repeats b.dcm"
+        assert remedy == "delete the copies"
+
+    def test_of_many_files_three_are_named(self, tmp_path: Path) -> None:
+        folder = write(tmp_path / "s", axial(range(4)))
+        for i in range(5):
+            (folder / f"bad{i}.dcm").write_bytes(b"\0" * 200)
+        ((reason, _),) = read_series(folder).traits["flaws"]
+        assert reason.startswith("5 files left out")
+        assert "bad2.dcm (nothing but zero bytes) and 2 more" in reason
+
     def test_an_empty_folder(self, tmp_path: Path) -> None:
         (tmp_path / "s").mkdir()
         assert "folder without images" in refused(tmp_path / "s")
@@ -261,7 +328,20 @@ class TestNumberedPictures:
         self.check(image, 6)
         assert image.traits["ordered_by"] == "name"
         assert image.traits["missing_slices"] == 88
+        ((reason, _),) = image.traits["flaws"]
+        assert reason == "88 slices missing: 88 between IMG-0001-11.png and IMG-0001-100.png"
         assert not image.hounsfield
+
+    def test_a_damaged_picture_is_named(self, tmp_path: Path) -> None:
+        folder = self.pictures(tmp_path / "s", ["1.png", "2.png", "4.png"])
+        (folder / "3.png").write_bytes(b"\0" * 99)
+        reasons = [reason for reason, _ in read_series(folder).traits["flaws"]]
+        assert reasons == [
+            "1 file left out of the volume: 3.png (nothing but zero bytes)",
+            "1 slice missing: 1 between 2.png and 4.png",
+        ]
+        (folder / "3.png").write_bytes(s.png()[:-200])
+        assert "its file 3.png: " in refused(folder)
 
     @pytest.mark.parametrize(
         ("names", "reason"),

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from pulmofuse.errors import UnreadableFile
+from pulmofuse.io import series_flaws
 from pulmofuse.io.content import check_pixels, decoding, load
 from pulmofuse.io.decoded import Decoded, check_finite
 from pulmofuse.io.dicom import decode, parse, parse_header, read_dicom, transfer_syntax
 from pulmofuse.io.dicom_traits import dicom_traits
 from pulmofuse.io.display import Shown, to_unit
 from pulmofuse.io.orientation import acquired_plane, distances, to_axial
+from pulmofuse.io.series_flaws import Flaw, naming
 
 _ONE_FOLDER = "put each series into a folder of its own"
 #: A series of so few slices beside a longer one is a localizer.
@@ -52,22 +56,31 @@ def read_dicom_series(label: str, paths: list[Path]) -> Decoded:
         label: what errors call the series.
         paths: DICOM files; those without pixels are counted in the trait `without_pixels`.
 
+    Returns:
+        The volume; its trait `flaws` says which files are damaged, missing or there twice.
+
     Raises:
         UnreadableFile: several series, sizes, orientations or acquisitions, no image at all, or a
-            slice that cannot be read.
+            slice that cannot be read; it names the file.
     """
-    every = [one for one in map(_look, paths) if one is not None]
+    seen = {path: _look(label, path) for path in paths}
+    every = [one for one in seen.values() if one is not None]
     if not every:
         raise UnreadableFile(label, "holds DICOM files without images", "name an image series")
-    slices, n_localizers = _one_series(label, every)
-    counts = {"without_pixels": len(paths) - len(every), "skipped_localizers": n_localizers}
+    slices, others = _one_series(label, every)
+    flaws = _left_out([path for path, one in seen.items() if one is None], others)
+    counts = {"without_pixels": len(paths) - len(every), "skipped_localizers": len(others)}
     if len(slices) == 1:
-        single = read_dicom(load(slices[0].path, None))
-        return replace(single, traits={**single.traits, **counts})
+        with naming(label, slices[0].path):
+            single = read_dicom(load(slices[0].path, None))
+        return replace(single, traits={**single.traits, **counts, "flaws": flaws})
     _check_alike(label, slices)
     ordered, found = _ordered(label, slices)
-    decoded, n_duplicates = _stack(label, ordered)
-    traits = {**decoded.traits, **counts, **found, "duplicate_slices": n_duplicates}
+    decoded = _stack(label, ordered)
+    twice = [(other.path.name, here[0].path.name) for here in ordered for other in here[1:]]
+    flaws += [*found.pop("flaws"), *series_flaws.copies(twice)]
+    found |= {"duplicate_slices": len(twice), "flaws": flaws}
+    traits = {**decoded.traits, **counts, **found}
     orientation = slices[0].orientation
     if found["ordered_by"] != "position" or orientation is None:
         return replace(decoded, traits=traits)
@@ -76,11 +89,10 @@ def read_dicom_series(label: str, paths: list[Path]) -> Decoded:
     return Decoded(pixels, decoded.hounsfield, traits, padding)
 
 
-def _look(path: Path) -> _Slice | None:
+def _look(label: str, path: Path) -> _Slice | None:
     """The place of one file; None if it is no image (a report, a directory of files)."""
-    content = load(path, None)
-    with decoding(content.name, "its place in the series is damaged"):
-        dataset = parse_header(content)
+    with naming(label, path), decoding(str(path), "its place in the series is damaged"):
+        dataset = parse_header(load(path, None))
         if "Rows" not in dataset:
             return None
         position = dataset.get("ImagePositionPatient")
@@ -99,6 +111,20 @@ def _look(path: Path) -> _Slice | None:
         )
 
 
+def _left_out(without_pixels: list[Path], others: list[_Slice]) -> list[Flaw]:
+    """Files that should be slices of the volume: cut ones, and those of a short second series."""
+    cut = [(path.name, "its header is cut or damaged") for path in without_pixels if _is_cut(path)]
+    strange = [(s.path.name, "of another series") for s in others if not s.localizer]
+    return series_flaws.left_out([*cut, *strange])
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether a file without pixels says that it is an image, or not what it is at all."""
+    dataset = parse_header(load(path, None))
+    stated = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+    return not stated or "Image Storage" in UID(str(stated)).name
+
+
 def _numbers(values: Any, n: int) -> npt.NDArray[np.float64] | None:
     """The n finite numbers of an element, None where there are not."""
     if values is None or isinstance(values, str) or len(values) != n:
@@ -107,8 +133,8 @@ def _numbers(values: Any, n: int) -> npt.NDArray[np.float64] | None:
     return array if np.isfinite(array).all() else None
 
 
-def _one_series(label: str, slices: list[_Slice]) -> tuple[list[_Slice], int]:
-    """The slices of the one series that is no localizer, and how many were left out.
+def _one_series(label: str, slices: list[_Slice]) -> tuple[list[_Slice], list[_Slice]]:
+    """The slices of the one series that is no localizer, and those that were left out.
 
     Raises:
         UnreadableFile: more than one such series.
@@ -124,7 +150,8 @@ def _one_series(label: str, slices: list[_Slice]) -> tuple[list[_Slice], int]:
         raise UnreadableFile(
             label, f"holds {len(counts)} series ({', '.join(shown)}{more} files)", _ONE_FOLDER
         )
-    return images, len(slices) - len(images)
+    kept = {s.path for s in images}
+    return images, [s for s in slices if s.path not in kept]
 
 
 def _check_alike(label: str, slices: list[_Slice]) -> None:
@@ -144,7 +171,10 @@ def _check_alike(label: str, slices: list[_Slice]) -> None:
 
 
 def _ordered(label: str, slices: list[_Slice]) -> tuple[list[list[_Slice]], dict[str, Any]]:
-    """Slices at each place in order, several where a place occurs more than once; and traits."""
+    """Slices at each place in order, several where a place occurs more than once; and traits.
+
+    The trait `flaws` holds the gaps alone.
+    """
     orientation = slices[0].orientation
     positions = [s.position for s in slices if s.position is not None and s.orientation is not None]
     if len(positions) == len(slices) and orientation is not None:
@@ -163,8 +193,13 @@ def _ordered(label: str, slices: list[_Slice]) -> tuple[list[list[_Slice]], dict
     numbered: dict[int, list[_Slice]] = {}
     for number, one in sorted(zip(numbers, slices, strict=True), key=lambda pair: pair[0]):
         numbered.setdefault(number, []).append(one)
-    missing = max(numbers) - min(numbers) + 1 - len(numbered)
-    return list(numbered.values()), {"ordered_by": "instance_number", "missing_slices": missing}
+    order = list(numbered)
+    gaps = [
+        (after - before - 1, _between(numbered[before], numbered[after]))
+        for before, after in pairwise(order)
+        if after - before > 1
+    ]
+    return list(numbered.values()), {"ordered_by": "instance_number", **_gap_traits(gaps)}
 
 
 def _by_position(
@@ -181,41 +216,51 @@ def _by_position(
             at.append(float(along[index]))
     steps = np.diff(at)
     spacing = float(np.median(steps))
-    gaps = steps[steps > _GAP * spacing]
-    missing = int(np.rint(gaps / spacing - 1).sum())
+    gaps = [
+        (round(step / spacing - 1), f"{_between(places[i], places[i + 1])} ({step:g} mm apart)")
+        for i, step in enumerate(steps.tolist())
+        if step > _GAP * spacing
+    ]
     return places, {
         "ordered_by": "position",
         "slice_spacing_mm": spacing,
-        "missing_slices": missing,
+        **_gap_traits(gaps),
     }
 
 
-def _stack(label: str, places: list[list[_Slice]]) -> tuple[Decoded, int]:
+def _between(before: list[_Slice], after: list[_Slice]) -> str:
+    return f"between {before[0].path.name} and {after[0].path.name}"
+
+
+def _gap_traits(gaps: list[tuple[int, str]]) -> dict[str, Any]:
+    return {"missing_slices": sum(n for n, _ in gaps), "flaws": series_flaws.gaps(gaps)}
+
+
+def _stack(label: str, places: list[list[_Slice]]) -> Decoded:
     """Decode one slice per place, and make sure that the others there are copies of it."""
     parts: list[Shown] = []
     first: Dataset | None = None
-    n_duplicates = 0
     for here in places:
-        dataset, shown = _decode(here[0])
+        dataset, shown = _decode(label, here[0])
         first = first if first is not None else dataset
         for other in here[1:]:
-            if not np.array_equal(_decode(other)[1].pixels, shown.pixels):
+            if not np.array_equal(_decode(label, other)[1].pixels, shown.pixels):
                 _refuse_contradiction(label, here)
-            n_duplicates += 1
         parts.append(shown)
     assert first is not None  # noqa: S101 - there is at least one place
     joined = _join(label, parts)
     pixels = to_unit(label, joined)
     check_finite(label, pixels)
     traits = dicom_traits(first, transfer_syntax(first)) | {"voi": joined.voi}
-    return Decoded(pixels, joined.hounsfield, traits, joined.padding), n_duplicates
+    return Decoded(pixels, joined.hounsfield, traits, joined.padding)
 
 
-def _decode(one: _Slice) -> tuple[Dataset, Shown]:
-    content = load(one.path, None)
-    dataset = parse(content)
-    # One blank slice at the end of a volume must not have a scale of its own.
-    shown = decode(content.name, dataset, trust_window=True)
+def _decode(label: str, one: _Slice) -> tuple[Dataset, Shown]:
+    with naming(label, one.path):
+        content = load(one.path, None)
+        dataset = parse(content)
+        # One blank slice at the end of a volume must not have a scale of its own.
+        shown = decode(content.name, dataset, trust_window=True)
     del dataset.PixelData
     return dataset, shown
 

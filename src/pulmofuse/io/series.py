@@ -3,25 +3,31 @@
 The order of DICOM slices comes from where they lie in the patient (ImagePositionPatient along the
 normal of ImageOrientationPatient, PS3.3 C.7.6.2.1.1) and never from file names, which say nothing.
 A volume with a damaged slice, of two series or of two sizes is refused: half of a scan that looks
-like a whole one is worse than none. What can be mended is mended, and counted in the traits.
+like a whole one is worse than none. What can be mended is mended, counted in the traits and told
+in the trait `flaws`, from which a remark is made.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pulmofuse.errors import UnreadableFile
+from pulmofuse.io import series_flaws
 from pulmofuse.io.content import check_pixels, list_folder, load
 from pulmofuse.io.decoded import Decoded
 from pulmofuse.io.image import Image, decode_image, finish
+from pulmofuse.io.kinds import Kind
 
 _ONE_FOLDER = "put each series into a folder of its own"
+#: Formats (`kinds`) of a file that may have been a slice before it was damaged.
+_TELLS_NOTHING = frozenset({"unknown", "zeros"})
 
 
 def read_series(source: Path | Sequence[Path], name: str | None = None) -> Image:
@@ -39,7 +45,8 @@ def read_series(source: Path | Sequence[Path], name: str | None = None) -> Image
         (ordinary images: in the order of their numbers). Traits as `read_image`, of the first
         slice where they are of one file, and slices, skipped_files, ordered_by ("position",
         "instance_number" or "name"), slice_spacing_mm (if known), missing_slices,
-        duplicate_slices, skipped_localizers, acquired_plane (DICOM).
+        duplicate_slices, skipped_localizers, acquired_plane (DICOM), and flaws: a list of [reason,
+        remedy], in words that name the files which are damaged, missing or there twice.
 
     Raises:
         UnreadableFile: no images, several series, sizes or kinds, slices that contradict each
@@ -47,11 +54,8 @@ def read_series(source: Path | Sequence[Path], name: str | None = None) -> Image
     """
     paths = list_folder(source) if isinstance(source, Path) else list(source)
     label = name or str(source if isinstance(source, Path) else paths[0].parent if paths else ".")
-    kinds: dict[Path, str] = {}
-    for path in paths:
-        kind = load(path, None).kind
-        if kind.family == "image":
-            kinds[path] = kind.format
+    seen = {path: _kind(label, path) for path in paths}
+    kinds = {path: kind.format for path, kind in seen.items() if kind.family == "image"}
     if not kinds:
         raise UnreadableFile(
             label, "is a folder without images directly in it", "name one file or series in it"
@@ -68,7 +72,33 @@ def read_series(source: Path | Sequence[Path], name: str | None = None) -> Image
     skipped = len(paths) - len(kinds) + decoded.traits.pop("without_pixels", 0)
     n_bytes = sum(path.stat().st_size for path in kinds)
     decoded.traits["skipped_files"] = skipped
+    lost = _lost_slices(kinds, {p: kind for p, kind in seen.items() if kind.family != "image"})
+    decoded.traits["flaws"] = [*lost, *decoded.traits.get("flaws", [])]
     return finish(label, formats.most_common(1)[0][0], n_bytes, decoded)
+
+
+def _kind(label: str, path: Path) -> Kind:
+    """What a file of the series is; the error of one that cannot be opened names it."""
+    with series_flaws.naming(label, path):
+        return load(path, None).kind
+
+
+def _lost_slices(slices: Iterable[Path], others: Mapping[Path, Kind]) -> list[series_flaws.Flaw]:
+    """Files that are named like the slices, or as DICOM, and hold something else."""
+    suffixes = {_suffix(path) for path in slices} | {".dcm", ".dicom"}
+    found = [
+        (path.name, kind.label)
+        for path, kind in others.items()
+        # Without a suffix a name says nothing, and a text such as README is what it seems.
+        if _suffix(path) in suffixes and (_suffix(path) or kind.format in _TELLS_NOTHING)
+    ]
+    return series_flaws.left_out(found)
+
+
+def _suffix(path: Path) -> str:
+    """Lower-case suffix; none of names that end in a number, as those made of UIDs do."""
+    suffix = path.suffix.lower()
+    return "" if suffix[1:].isdigit() else suffix
 
 
 def _without_previews(
@@ -88,11 +118,12 @@ def _read_numbered(label: str, paths: list[Path], formats: Counter[str]) -> Deco
         raise UnreadableFile(
             label, f"holds {len(paths)} files, some NIfTI volumes", "name one of them"
         )
-    ordered, missing = (paths, 0) if len(paths) == 1 else _by_number(label, paths)
+    ordered, gaps = (paths, []) if len(paths) == 1 else _by_number(label, paths)
     planes = []
     first: dict[str, Any] = {}
     for path in ordered:
-        decoded = decode_image(load(path, None))
+        with series_flaws.naming(label, path):
+            decoded = decode_image(load(path, None))
         first = first or decoded.traits
         planes.append(decoded.pixels)
         if decoded.pixels.shape[1:] != planes[0].shape[1:]:
@@ -105,12 +136,16 @@ def _read_numbered(label: str, paths: list[Path], formats: Counter[str]) -> Deco
         check_pixels(label, height, width, len(planes))
     if len(paths) == 1:
         return decoded
+    missing = sum(n for n, _ in gaps)
     traits = {**first, "ordered_by": "name", "missing_slices": missing, "duplicate_slices": 0}
+    traits["flaws"] = series_flaws.gaps(gaps)
     return Decoded(np.concatenate(planes), decoded.hounsfield, traits)
 
 
-def _by_number(label: str, paths: list[Path]) -> tuple[list[Path], int]:
+def _by_number(label: str, paths: list[Path]) -> tuple[list[Path], list[tuple[int, str]]]:
     """Paths in the order of the one number in their names that tells them apart; gaps in it.
+
+    A gap is how many numbers are missing, and where.
 
     Raises:
         UnreadableFile: no number in a name, or the same number twice.
@@ -132,4 +167,11 @@ def _by_number(label: str, paths: list[Path]) -> tuple[list[Path], int]:
             f"{_ONE_FOLDER}, and number its files once",
         )
     ordered = sorted(paths, key=numbers.__getitem__)
-    return ordered, max(varying[0]) - min(varying[0]) + 1 - len(paths)
+    gaps = [
+        (after - before - 1, f"between {first.name} and {second.name}")
+        for (before, first), (after, second) in pairwise(
+            zip(sorted(varying[0]), ordered, strict=True)
+        )
+        if after - before > 1
+    ]
+    return ordered, gaps
