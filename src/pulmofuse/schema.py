@@ -117,7 +117,7 @@ _OPTIONAL_COLUMNS = ("site", "split", "age", "sex", "view", "date", "series_id",
 #: sorts by time, which is all that a split by time needs.
 _ISO_DATE = r"[0-9]{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?)?"
 
-_OLDEST_YEARS = 130
+OLDEST_YEARS = 130
 
 #: What people and spreadsheets write for a truth value.
 _FLAGS: dict[object, bool] = {
@@ -284,7 +284,7 @@ def _manifest_schema() -> Any:
     iso_date = pa.Check(
         is_iso_date, element_wise=True, error="is not a date as YYYY, YYYY-MM or YYYY-MM-DD"
     )
-    years = pa.Check.in_range(0, _OLDEST_YEARS, error=f"is not in 0 to {_OLDEST_YEARS} years")
+    years = pa.Check.in_range(0, OLDEST_YEARS, error=f"is not in 0 to {OLDEST_YEARS} years")
     return pa.DataFrameSchema(
         {
             "record_id": pa.Column(str, text, unique=True),

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from pulmofuse.errors import SourceError
-from pulmofuse.schema import Exclusion, Label, Modality
+from pulmofuse.schema import OLDEST_YEARS, Exclusion, Label, Modality
 
 #: What DICOM files are called; many have no suffix.
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ""})
@@ -156,6 +156,8 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(place) / n for n in sorted(names + linked) if not is_hidden(n))
 
 
+_SAVE_AS_UTF8 = "save the file as UTF-8 (in a spreadsheet: as CSV UTF-8)"
+
 #: Fault and remedy of a file that is reached through a link out of the data set.
 LEAVES = ("the link leads out of the data set's folder", "copy the file into the folder")
 
@@ -220,10 +222,7 @@ def read_rows(path: Path, columns: Iterable[str], remedy: str) -> list[tuple[int
         SourceError: not a UTF-8 CSV table, a column of the header stands twice or one of `columns`
             is missing, or a row has more cells than the header. The line is named.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise SourceError(path, f"cannot be read as a CSV table ({error})", remedy) from None
+    text = read_utf8(path, "cannot be read as a CSV table", remedy)
     first = text.partition("\n")[0]
     separator = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -249,6 +248,22 @@ def read_rows(path: Path, columns: Iterable[str], remedy: str) -> list[tuple[int
     if not header:
         raise SourceError(path, "cannot be read as a CSV table (it is empty)", remedy)
     return rows
+
+
+def read_utf8(path: Path, why: str, remedy: str) -> str:
+    """The whole of a text file, without the mark with which some programs open UTF-8.
+
+    Raises:
+        SourceError: `why`, with what was found. Spreadsheets save in the code page of their
+            country: the remedy is then to save the file as UTF-8, and else `remedy`.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = f"byte {error.object[error.start]:#04x} at {error.start}"
+        raise SourceError(path, f"{why} ({byte} is not UTF-8)", _SAVE_AS_UTF8) from None
+    except (OSError, ValueError) as error:
+        raise SourceError(path, f"{why} ({error})", remedy) from None
 
 
 def _check_header(path: Path, header: list[str], columns: Iterable[str], remedy: str) -> None:
@@ -291,16 +306,28 @@ def parse_date(text: str) -> str | None:
     return None
 
 
+def years(text: str) -> float | None:
+    """An age in years; None where the text is no number, or one that nobody reaches.
+
+    >>> years("61"), years("40+"), years("999")
+    (61.0, None, None)
+    """
+    age = pd.to_numeric(text, errors="coerce")
+    return float(age) if pd.notna(age) and 0 <= age <= OLDEST_YEARS else None
+
+
 def read_text_table(path: Path, columns: Iterable[str], remedy: str) -> pd.DataFrame:
     """Read a CSV file with every cell as text, "" where empty; headers lower case.
 
     Raises:
         SourceError: not a UTF-8 CSV table, or one of `columns` is missing.
     """
+    why = "cannot be read as a CSV table"
+    text = io.StringIO(read_utf8(path, why, remedy))
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise SourceError(path, f"cannot be read as a CSV table ({error})", remedy) from None
+        table = pd.read_csv(text, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise SourceError(path, f"{why} ({error})", remedy) from None
     table.columns = pd.Index([str(column).strip().lower() for column in table.columns])
     missing = [column for column in columns if column not in table.columns]
     if missing:

@@ -54,8 +54,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-import pandas as pd
-
 from pulmofuse.schema import Exclusion, Label, Modality, is_iso_date, manifest_frame
 from pulmofuse.sources.base import (
     Scan,
@@ -64,6 +62,7 @@ from pulmofuse.sources.base import (
     name_key,
     read_text_table,
     require_file,
+    years,
 )
 
 _NAME = "coswara"
@@ -77,7 +76,6 @@ _COUGHS = ("cough-heavy", "cough-shallow")
 _HOME = "India"  # where nearly everybody lives, so that the state says more than the country
 _TICKED = "true"
 _SEXES = {"male": "M", "female": "F", "other": "O"}
-_OLDEST_YEARS = 130  # the manifest's own limit
 
 _LABELS = {
     "positive_mild": Label.COVID19,
@@ -178,7 +176,6 @@ def _label(person: dict[str, str]) -> Label | None:
 
 def _row(person: dict[str, str], cough: str, path: str, label: Label) -> dict[str, object]:
     """One manifest row."""
-    age = pd.to_numeric(person["a"], errors="coerce")
     country, state = person["l_c"], person["l_s"]
     date = person["record_date"]
     return {
@@ -190,7 +187,7 @@ def _row(person: dict[str, str], cough: str, path: str, label: Label) -> dict[st
         "label": label.value,
         "source": _NAME,
         "site": (state if country == _HOME and state else country) or None,
-        "age": float(age) if pd.notna(age) and 0 <= age <= _OLDEST_YEARS else None,
+        "age": years(person["a"]),
         "sex": _SEXES.get(person["g"].lower()),
         "date": date if is_iso_date(date) else None,
     }

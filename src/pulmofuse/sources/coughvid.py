@@ -54,6 +54,7 @@ from pulmofuse.sources.base import (
     name_key,
     read_text_table,
     require_file,
+    years,
 )
 
 _NAME = "coughvid"
@@ -76,7 +77,6 @@ _NO_COUGH = "no_cough"
 _LEAST_PROBABILITY = 0.8  # of a cough; recommended by Orlandic et al. 2021
 _FORMATS = (".webm", ".ogg", ".wav")  # the published ones; the first that is there counts
 _SEXES = {"male": "M", "female": "F", "other": "O"}
-_OLDEST_YEARS = 130  # the manifest's own limit
 _DATE_CHARACTERS = 10  # of an ISO 8601 date and time
 
 _LABELS = {
@@ -161,7 +161,6 @@ def _row(about: dict[str, str], path: str) -> dict[str, object]:
     label = _LABELS[about["status"].lower()]
     if label is Label.NORMAL and about["respiratory_condition"].lower() == "true":
         label = Label.UNKNOWN
-    age = pd.to_numeric(about["age"], errors="coerce")
     date = about["datetime"][:_DATE_CHARACTERS]
     return {
         "record_id": f"{_NAME}:{about['uuid']}",
@@ -171,7 +170,7 @@ def _row(about: dict[str, str], path: str) -> dict[str, object]:
         "path": path,
         "label": label.value,
         "source": _NAME,
-        "age": float(age) if pd.notna(age) and 0 <= age <= _OLDEST_YEARS else None,
+        "age": years(about["age"]),
         "sex": _SEXES.get(about["gender"].lower()),
         "date": date if is_iso_date(date) else None,
     }

@@ -57,6 +57,7 @@ from pulmofuse.sources.base import (
     read_text_table,
     require_file,
     require_folder,
+    years,
 )
 
 _NAME = "covid_chestxray"
@@ -76,7 +77,6 @@ _COLUMNS = (
     "filename",
 )
 _MODALITIES = {"x-ray": Modality.CXR, "ct": Modality.CT}
-_OLDEST_YEARS = 130  # the manifest's own limit
 
 #: First part of a finding path, or a whole plain finding, in lower case.
 _PNEUMONIAS = frozenset(
@@ -199,7 +199,6 @@ def _row(
     label = parse_finding(row["finding"])
     if label is Label.NORMAL and patient in infected:
         label = Label.UNKNOWN
-    age = pd.to_numeric(row["age"], errors="coerce")
     country = row["location"].rpartition(",")[2].strip(" ?")
     return {
         "record_id": f"{_NAME}:{path}",
@@ -210,7 +209,7 @@ def _row(
         "label": str(label),
         "source": _NAME,
         "site": country or None,
-        "age": float(age) if pd.notna(age) and 0 <= age <= _OLDEST_YEARS else None,
+        "age": years(row["age"]),
         "sex": row["sex"] if row["sex"] in {"F", "M"} else None,
         "view": row["view"] if row["view"] not in {"", "?"} else None,
         "date": parse_date(row.get("date", "")),

@@ -27,9 +27,9 @@ it, each file is a record of its own.
 patients.csv: UTF-8, a header line, columns `path, patient_id` and optionally `age` (years), `sex`
 (F, M or O), `site`, `split` (train, val or test), `date` (of the recording: YYYY, YYYY-MM or
 YYYY-MM-DD), `series_id`, `view`. `path` is relative to ROOT and names a file or a folder (then it
-holds for everything in it; the nearest one wins). Other columns are ignored. The same
-`patient_id` in two modalities is the same person: this is how CT, X-ray and cough of one patient
-are paired.
+holds for everything in it; the nearest one wins). Other columns are ignored, but one that is nearly
+one of these ("spilt") is an error. The same `patient_id` in two modalities is the same person: this
+is how CT, X-ray and cough of one patient are paired.
 
 Known defects: without patients.csv nobody knows which files show the same person. Each file (or
 series folder) is then a patient of its own with `patient_known` false, a random split may leak,
@@ -176,6 +176,7 @@ def _record(
     series = f"{source}:{'/'.join(parts[:-1])}" if in_series else None
     stranger = f"{source}:{'/'.join(parts[:3])}"
     about = patients.find(path)
+    cells = about.cells(source)
     return {
         "record_id": f"{source}:{path}",
         "patient_id": f"{source}:{about.patient_id}" if about.patient_id else stranger,
@@ -184,13 +185,8 @@ def _record(
         "path": path,
         "label": label.value,
         "source": source,
-        "site": about.site,
-        "split": about.split,
-        "age": about.age,
-        "sex": about.sex,
-        "view": about.view,
-        "date": about.date,
-        "series_id": f"{source}:{about.series_id}" if about.series_id else series,
+        **cells,
+        "series_id": cells["series_id"] or series,
     }
 
 

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pulmofuse.errors import SourceError
-from pulmofuse.schema import Exclusion, Modality, Split
-from pulmofuse.sources.base import Listing, name_key, suffix_fault
+from pulmofuse.schema import OLDEST_YEARS, Exclusion, Modality, Split
+from pulmofuse.sources.base import Listing, name_key, read_utf8, suffix_fault
 
-_OLDEST_YEARS = 130  # the manifest's own limit
 _MONTHS_PER_YEAR = 12
 _DAYS_PER_YEAR = 365.25
 _WEEKS_PER_YEAR = _DAYS_PER_YEAR / 7
@@ -26,10 +25,7 @@ def read_lines(path: Path, remedy: str) -> list[tuple[int, str]]:
     Raises:
         SourceError: the file cannot be read, or is not UTF-8.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(path, f"cannot be read ({error})", remedy) from None
+    text = read_utf8(path, "cannot be read", remedy)
     lines = enumerate(text.splitlines(), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
@@ -123,5 +119,5 @@ def age_in_years(text: str) -> float | None:
     found = _AGE.search(text)
     if found is None:
         return None
-    years = float(found[1]) / _PER_YEAR[found[2].lower()]
-    return years if years <= _OLDEST_YEARS else None
+    age = float(found[1]) / _PER_YEAR[found[2].lower()]
+    return age if age <= OLDEST_YEARS else None

@@ -7,15 +7,14 @@ ignored patient id would let one person stand on both sides of a split.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import pandas as pd
-
 from pulmofuse.errors import SourceError
 from pulmofuse.schema import Split, is_iso_date
-from pulmofuse.sources.base import name_key, read_rows
+from pulmofuse.sources.base import name_key, read_rows, years
 
 PATIENTS_FILE = "patients.csv"
 
@@ -28,8 +27,9 @@ _REMEDY = (
 )
 _SEXES = {"f": "F", "female": "F", "m": "M", "male": "M", "o": "O", "other": "O"}
 _SPLITS = {split.value: split.value for split in Split} | {"valid": "val", "validation": "val"}
-_NEARLY = 0.75  # difflib's ratio from which a name counts as a misspelling
-_OLDEST_YEARS = 130  # the manifest's own limit
+#: difflib's ratio from which a name counts as a misspelling: "spilt" has .80 of "split"; "image"
+#: has .75 of "age", "size" of "site" and "data" of "date", which are names of their own.
+_NEARLY = 0.8
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,22 @@ class About:
     date: str | None = None
     series_id: str | None = None
     view: str | None = None
+
+    def cells(self, source: str) -> dict[str, object]:
+        """Cells of a manifest row that are the same for a file and for its patient.
+
+        Args:
+            source: prefix of the series.
+        """
+        return {
+            "site": self.site,
+            "split": self.split,
+            "age": self.age,
+            "sex": self.sex,
+            "view": self.view,
+            "date": self.date,
+            "series_id": f"{source}:{self.series_id}" if self.series_id else None,
+        }
 
 
 @dataclass(frozen=True)
@@ -69,8 +85,8 @@ def read_patients(root: Path) -> Patients:
     """Read `root/patients.csv`; no file means no rows.
 
     Raises:
-        SourceError: not a table, a column is missing, a value is impossible, or two lines say
-            different things of one path. The line is named.
+        SourceError: not a table, a column is missing or misspelt, a value is impossible, or two
+            lines say different things of one path. The line is named.
     """
     path = root / PATIENTS_FILE
     if not path.exists():
@@ -94,17 +110,38 @@ def read_patients(root: Path) -> Patients:
 
 
 def check_names(path: Path, names: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse a column that is nearly one that is absent: "splitt" would lose a published split.
+    """Refuse a column that is nearly a known one: "splitt" would lose a published split.
+
+    One that stands beside the column which it resembles is refused too: nobody can tell which of
+    the two was meant.
 
     Raises:
         SourceError: names the column and the nearest known one.
     """
-    given, columns = set(names), set(known)
-    absent = sorted(columns - given)
-    for name in sorted(given - columns):
-        near = difflib.get_close_matches(name, absent, n=1, cutoff=_NEARLY)
-        if near:
-            raise SourceError(path, f"unknown column {name!r}", f"the nearest one is {near[0]!r}")
+    columns = sorted(set(known))
+    given = set(names)
+    for name in sorted(given.difference(columns)):
+        near = _nearest(name, columns)
+        if near is not None:
+            beside = ", which is there as well" if near in given else ""
+            remedy = f"the nearest one is {near!r}{beside}; rename or remove this one"
+            raise SourceError(path, f"unknown column {name!r}", remedy)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that this one misspells, if any."""
+    plain = {_letters(column): column for column in known}
+    # Two letters swapped in a short word ("dtae") cost difflib half of the word.
+    for letters, column in plain.items():
+        if sorted(letters) == sorted(_letters(name)):
+            return column
+    near = difflib.get_close_matches(_letters(name), plain, n=1, cutoff=_NEARLY)
+    return plain[near[0]] if near else None
+
+
+def _letters(name: str) -> str:
+    """A name without what people put between words: "patientid" for "Patient ID"."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def parse_about(cells: Mapping[str, str], where: str) -> About:
@@ -129,10 +166,10 @@ def _age(text: str, where: str) -> float | None:
     """An age in years, or None for an empty cell."""
     if not text:
         return None
-    age = pd.to_numeric(text, errors="coerce")
-    if pd.isna(age) or not 0 <= age <= _OLDEST_YEARS:
+    age = years(text)
+    if age is None:
         raise SourceError(where, f"{text!r} is not an age in years", "give a number, or nothing")
-    return float(age)
+    return age
 
 
 def _date(text: str, where: str) -> str | None:

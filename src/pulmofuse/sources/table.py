@@ -168,13 +168,7 @@ def _row(cells: dict[str, str], where: str) -> dict[str, object]:
         "path": path,
         "label": _label(cells["label"], where),
         "source": cells.get("source") or _NAME,
-        "site": about.site,
-        "split": about.split,
-        "age": about.age,
-        "sex": about.sex,
-        "view": about.view,
-        "date": about.date,
-        "series_id": f"{_NAME}:{about.series_id}" if about.series_id else None,
+        **about.cells(_NAME),
         "traits": _traits(cells.get("traits", ""), where),
     }
 

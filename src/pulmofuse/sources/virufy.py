@@ -37,8 +37,6 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-import pandas as pd
-
 from pulmofuse.errors import SourceError
 from pulmofuse.schema import Exclusion, Label, Modality, manifest_frame
 from pulmofuse.sources.base import (
@@ -51,6 +49,7 @@ from pulmofuse.sources.base import (
     require_file,
     require_folder,
     suffix_of,
+    years,
 )
 
 _NAME = "virufy"
@@ -62,7 +61,6 @@ _COLUMNS = ("date", "corona_test", "age", "gender", "cough_filename")
 _LABELS = {"positive": Label.COVID19, "negative": Label.NOT_COVID19}
 _RESULTS = {"pos": Label.COVID19, "neg": Label.NOT_COVID19}
 _SEXES = {"male": "M", "m": "M", "female": "F", "f": "F"}
-_OLDEST_YEARS = 130  # the manifest's own limit
 
 #: (whole name, result, patient) of a recording; a segment has a number behind the age.
 _RECORDING = re.compile(r"((pos|neg)-(\d+-\d+)-cough-[a-z]+-\d+)(?:-\d+)?")
@@ -137,7 +135,6 @@ def _recordings(
 def _row(path: str, stem: str, about: dict[str, str]) -> dict[str, object]:
     """One manifest row."""
     patient = stem.partition("-cough-")[0].partition("-")[2]
-    age = pd.to_numeric(about["age"], errors="coerce")
     return {
         "record_id": f"{_NAME}:{path.removeprefix(f'{_FOLDER}/')}",
         "patient_id": f"{_NAME}:{patient}",
@@ -146,7 +143,7 @@ def _row(path: str, stem: str, about: dict[str, str]) -> dict[str, object]:
         "path": path,
         "label": _LABELS[about["corona_test"].lower()].value,
         "source": _NAME,
-        "age": float(age) if pd.notna(age) and 0 <= age <= _OLDEST_YEARS else None,
+        "age": years(about["age"]),
         "sex": _SEXES.get(about["gender"].lower()),
         "date": parse_date(about["date"]),
     }
