@@ -63,7 +63,16 @@ def audit_manifest(
         reporter.step("Audit")
         seed = _DEFAULT_SEED if config is None else config.seed
         classes = _classes(records["label"], config)
-        found = write_audit(records.assign(y_true=classes, used=True), pairs, seed, data_root, out)
+        found = write_audit(
+            records.assign(y_true=classes, used=True),
+            pairs,
+            seed,
+            data_root,
+            out,
+            manifest,
+            None if config is None else config.name,
+            reporter.update,
+        )
         reporter.finish(f"verdict: {found.verdict}")
     return found
 

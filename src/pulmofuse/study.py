@@ -167,7 +167,16 @@ def _audit(run: _Run, cohort: Cohort) -> None:
     config, out, records = run.config, run.out, cohort.audited
 
     def work() -> str:
-        found = write_audit(records, cohort.pairs, config.seed, run.data_root, out)
+        found = write_audit(
+            records,
+            cohort.pairs,
+            config.seed,
+            run.data_root,
+            out,
+            out / "manifest.parquet",
+            config.name,
+            run.reporter.update,
+        )
         failed = list(dict.fromkeys(c.id for c in found.checks if c.verdict == "fail"))
         return f"verdict: {found.verdict}{' (' + ', '.join(failed) + ')' if failed else ''}"
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from pulmofuse.errors import StudyError
 from pulmofuse.report import write_report
-from tests.report.builder import make_study, write
+from pulmofuse.report.doubts import split_text
+from pulmofuse.report.study_files import read_study
+from tests.report.builder import THREE, make_study, write
 from tests.report.page import read_page
 
 SECTIONS = [
@@ -309,3 +312,74 @@ def test_accepted_leaks_stand_on_every_page(tmp_path: Path) -> None:
         text = (folder / name).read_text(encoding="utf-8").replace("\\", "")
         assert "Leaks were found and accepted" in text
         assert "leakage.near_duplicate" in text
+
+
+def _with_checks(folder: Path, *checks: dict[str, object]) -> Path:
+    base = {"value": 0.0, "low": None, "high": None, "remedy": "", "modality": ""}
+    rows = [base | check for check in checks]
+    verdict = "fail" if any(row["verdict"] == "fail" for row in rows) else "pass"
+    write(folder / "audit.json", {"verdict": verdict, "checks": rows})
+    write_report(folder)
+    return folder
+
+
+def test_the_split_is_told_in_the_words_of_the_audit(tmp_path: Path) -> None:
+    folder = _with_checks(
+        make_study(tmp_path / "study", THREE, simulated=False),
+        {"id": "leakage.patient", "verdict": "pass", "detail": "No patient is in two splits."},
+        {"id": "leakage.series", "verdict": "pass", "detail": "No volume is torn."},
+    )
+    page = read_page(folder / "report.html")
+    assert "Patients, not files, are dealt out. No patient is in two splits." in page.texts["split"]
+    assert "for the figures below only" in page.texts["split"]
+    assert "Truly paired patients" in page.texts["answer"]
+    assert "Leaks accepted" not in page.texts["answer"]
+    assert "truly paired patients" in (folder / "model_card.md").read_text(encoding="utf-8")
+
+
+def test_accepted_leaks_are_not_contradicted_further_down(tmp_path: Path) -> None:
+    folder = _with_checks(
+        make_study(tmp_path / "study", THREE, simulated=False),
+        {"id": "leakage.patient", "verdict": "fail", "detail": "9 patients are in two splits."},
+        {"id": "leakage.series", "verdict": "fail", "detail": "4 volumes are torn."},
+    )
+    page = read_page(folder / "report.html")
+    assert "9 patients are in two splits." in page.texts["split"]
+    assert "the study went on with it: 4 volumes are torn." in page.texts["split"]
+    card = (folder / "model_card.md").read_text(encoding="utf-8")
+    for text in (*page.texts.values(), card):
+        assert "No patient" not in text
+        assert "stand on one side" not in text
+        assert "figures below only" not in text
+        assert "truly paired" not in text.lower()
+    assert "Leaks accepted" in page.texts["answer"]
+    assert "Paired patients" in page.texts["answer"]
+
+
+def test_one_modality_pairs_nothing(study_copy: Path) -> None:
+    predictions = pd.read_parquet(study_copy / "predictions.parquet")
+    alone = predictions[(predictions["subset"] == "cough")].assign(simulated=False)
+    alone.to_parquet(study_copy / "predictions.parquet", index=False)
+    about = json.loads((study_copy / "study.json").read_text(encoding="utf-8"))
+    write(study_copy / "study.json", about | {"patients": "paired"})
+    rows = json.loads((study_copy / "metrics.json").read_text(encoding="utf-8"))
+    write(study_copy / "metrics.json", [row for row in rows if row["subset"] == "cough"])
+    write_report(study_copy)
+    page = read_page(study_copy / "report.html")
+    assert "One modality, nothing is paired" in page.texts["answer"]
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ({"method": "stratified", "test": 0.3}, "otherwise 30% of the patients are for the test"),
+        ({"method": "kfold", "folds": 4, "fold": 1}, "fold 1 of 4, counted from 0, is the test"),
+        ({"method": "held_out", "held_out": ["north"]}, "everybody with a record of north"),
+        ({"method": "time"}, "the newest 20% of the dated patients"),
+    ],
+)
+def test_the_method_of_the_split_is_told(study_copy: Path, split, words: str) -> None:
+    path = study_copy / "config.resolved.yaml"
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump(tree | {"split": split}), encoding="utf-8")
+    assert words in split_text(read_study(study_copy))

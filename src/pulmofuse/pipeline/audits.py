@@ -1,33 +1,33 @@
-"""Audit records and write what was found: audit.json, duplicates.csv, pictures, audit.html."""
+"""Audit records and write what was found, and what it was found in.
+
+Writes audit.json, audited.json, duplicates.csv, pictures of the copies and audit.html.
+"""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from pulmofuse.config import CoughPreprocessing, CtPreprocessing, CxrPreprocessing
+import pulmofuse
 from pulmofuse.curation import Audit, audit
-from pulmofuse.errors import UnreadableFile
-from pulmofuse.files import atomic_path, write_json
-from pulmofuse.pipeline.pictures import instance_picture, write_png
-from pulmofuse.preprocessing import PreprocessingConfig, prepare
+from pulmofuse.files import sha256_path, write_csv, write_json
+from pulmofuse.pipeline.pairs import Progress, draw_pairs
 from pulmofuse.report import write_audit_page
-from pulmofuse.schema import Modality, iterate
-
-#: Pairs shown side by side; duplicates.csv lists all of them, the gravest first.
-MOST_PAIRS = 150
-
-_DEFAULTS: dict[Modality, PreprocessingConfig] = {
-    Modality.CT: CtPreprocessing(),
-    Modality.CXR: CxrPreprocessing(),
-    Modality.COUGH: CoughPreprocessing(),
-}
+from pulmofuse.schema import Modality
 
 
 def write_audit(
-    records: pd.DataFrame, pairs: pd.DataFrame, seed: int, data_root: Path, out: Path
+    records: pd.DataFrame,
+    pairs: pd.DataFrame,
+    seed: int,
+    data_root: Path,
+    out: Path,
+    manifest: Path | None = None,
+    study: str | None = None,
+    progress: Progress | None = None,
 ) -> Audit:
     """Ask every question of the records, and write the answers into a folder.
 
@@ -36,45 +36,54 @@ def write_audit(
         pairs: as `curation.find_pairs` gives them.
         seed: of everything drawn.
         data_root: folder that the paths are relative to.
-        out: takes audit.json, duplicates.csv, pairs/ and audit.html.
+        out: takes audit.json, audited.json, duplicates.csv, pairs/ and audit.html; the page lists
+            the unreadable files of the folder's excluded.csv, so write that before.
+        manifest: file that the records come from; null where there is none.
+        study: name of the study whose classes are used; null where the labels are the classes.
+        progress: told (files drawn, files in all, path).
     """
     found = audit(records, pairs, seed)
     write_json(out / "audit.json", found.to_json())
-    with atomic_path(out / "duplicates.csv") as temporary:
-        found.duplicates.to_csv(temporary, index=False)
+    write_json(out / "audited.json", _audited(records, seed, manifest, study))
+    write_csv(out / "duplicates.csv", found.duplicates)
     modalities = dict(zip(records["path"], records["modality"], strict=True))
-    _write_pairs(found.duplicates, modalities, data_root, out / "pairs")
+    draw_pairs(found.duplicates, modalities, data_root, out / "pairs", progress)
     write_audit_page(out)
     return found
 
 
-def _write_pairs(
-    duplicates: pd.DataFrame, modalities: dict[str, str], data_root: Path, folder: Path
-) -> None:
-    """Pictures of the first pairs: `<row>-a.png` and `<row>-b.png`, with index.json."""
-    index = []
-    for number, pair in enumerate(iterate(duplicates.head(MOST_PAIRS))):
-        entry = {key: _json_cell(value) for key, value in pair.items()}
-        for side in ("a", "b"):
-            path = str(pair[f"path_{side}"])
-            name = f"{number:03d}-{side}.png"
-            picture = _picture(data_root / path, Modality(modalities[path]))
-            if picture is not None:
-                write_png(folder / name, picture)
-                entry[f"image_{side}"] = name
-        index.append(entry)
-    write_json(folder / "index.json", index)
+def _audited(
+    records: pd.DataFrame, seed: int, manifest: Path | None, study: str | None
+) -> dict[str, Any]:
+    """What was audited, when and by what; not in audit.json, which is the same every time."""
+    mapped = records[records["y_true"].notna()]
+    labels = mapped.groupby(mapped["y_true"].astype(str))["label"]
+    return {
+        "manifest": manifest.name if manifest is not None else None,
+        "sha256": sha256_path(manifest) if manifest is not None else None,
+        "study": study,
+        "classes": {name: sorted(set(map(str, own))) for name, own in labels},
+        "without_class": int(records["y_true"].isna().sum()),
+        "seed": seed,
+        "version": pulmofuse.__version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "modalities": [
+            _counts(part, modality.value)
+            for modality in Modality
+            if len(part := records[records["modality"] == modality.value])
+        ],
+    }
 
 
-def _picture(path: Path, modality: Modality) -> np.ndarray | None:
-    """The middle instance of a file for the eye; null where the file cannot be prepared."""
-    try:
-        instances = prepare(path, modality, _DEFAULTS[modality]).instances
-    except UnreadableFile:
-        # It was read for its fingerprint, but is no instance of its modality: there is no picture.
-        return None
-    return instance_picture(instances[len(instances) // 2], modality, CoughPreprocessing())
-
-
-def _json_cell(value: object) -> object:
-    return None if pd.isna(value) else value  # type: ignore[call-overload]
+def _counts(part: pd.DataFrame, modality: str) -> dict[str, Any]:
+    """Files, patients, sources and sites of one modality; files left out before are apart."""
+    used = part[part["used"].astype(bool)]
+    return {
+        "modality": modality,
+        "files": len(used),
+        "left_out_before": len(part) - len(used),
+        "patients": int(used["patient_id"].nunique()),
+        "patient_unknown": int((~used["patient_known"].astype(bool)).sum()),
+        "sources": sorted(set(used["source"].astype(str))),
+        "sites": int(used["site"].nunique()),
+    }

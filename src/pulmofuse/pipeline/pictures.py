@@ -118,6 +118,11 @@ def instance_picture(
         return instance
     with torch.inference_mode():
         log_mel = LogMel(front_end)(to_tensor(instance[None]))[0].numpy()
+    return decibel_picture(log_mel)
+
+
+def decibel_picture(log_mel: np.ndarray) -> np.ndarray:
+    """(mels, frames) dB to uint8 for the eye, from the quietest to the loudest value."""
     scaled = (log_mel - log_mel.min()) / max(float(np.ptp(log_mel)), 1e-9)
     # Low frequencies belong at the bottom, as in every spectrogram a reader has seen.
     return np.asarray((scaled[::-1] * 255).astype(np.uint8))

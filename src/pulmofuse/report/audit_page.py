@@ -1,24 +1,40 @@
-"""audit.html: the answers of the audit, and the copies side by side."""
+"""audit.html: what was audited, the answers, and the copies side by side."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pulmofuse.curation.copies import labels_agree
 from pulmofuse.errors import StudyError
-from pulmofuse.files import read_json, write_text
+from pulmofuse.files import atomic_path, read_json
 from pulmofuse.report.environment import environment
 from pulmofuse.report.limits import check_title
 from pulmofuse.report.names import COLOURS
-from pulmofuse.report.pictures import thumbnail_uri
+from pulmofuse.report.pictures import picture_uri
 from pulmofuse.report.study_files import Audit, Check, read_audit
 
-_PICTURE_PIXELS = 220
+_PICTURE_PIXELS = 224
+
+#: Stage of excluded.csv that a file which cannot be read stands under.
+_READ = "read"
+#: Unreadable files on the page; excluded.csv lists all of them.
+_MOST_UNREADABLE = 200
+
+#: Parts of the list of copies: anchor, heading, whether it stands open.
+_FOLDS = (
+    ("contradicting", "Contradicting labels", True),
+    ("across", "Across splits", True),
+    ("equal", "Equal content on one side", False),
+    ("near", "Nearly equal on one side", False),
+)
 
 #: Start of the ids, anchor and heading of each part of the page.
 _GROUPS = (
@@ -40,46 +56,127 @@ class _Pair:
     pictures: dict[str, str | None]
 
 
-def write_audit_page(folder: Path) -> Path:
-    """Read audit.json, duplicates.csv and pairs/ of a folder; write `audit.html` into it.
+@dataclass(frozen=True)
+class _Fold:
+    """Pairs of one gravity.
 
-    The page is one file that loads nothing from anywhere.
+    Attributes:
+        anchor, title: of the part.
+        n_listed: pairs of this kind in duplicates.csv.
+        n_shown: how many of them are on the page.
+        pairs: those, read from disk one by one while the page is written.
+        open: whether the part stands open.
+    """
+
+    anchor: str
+    title: str
+    n_listed: int
+    n_shown: int
+    pairs: Iterator[_Pair]
+    open: bool
+
+
+def write_audit_page(folder: Path) -> Path:
+    """Read audit.json, audited.json, duplicates.csv and pairs/ of a folder; write `audit.html`.
+
+    The page is one file that loads nothing from anywhere. It is written piece by piece, so that
+    memory does not grow with the number of pictures.
 
     Raises:
         StudyError: audit.json or duplicates.csv is missing or damaged.
     """
     audit = read_audit(folder)
-    duplicates = _duplicates(folder / "duplicates.csv")
-    across = _across(duplicates)
+    duplicates = _table(folder / "duplicates.csv")
+    kinds = _kinds(duplicates)
     context: dict[str, Any] = {
         "summary": _summary(audit),
         "verdicts": _verdicts(audit),
+        "audited": _audited(folder / "audited.json"),
+        "unreadable": _unreadable(folder / "excluded.csv"),
+        "most_unreadable": _MOST_UNREADABLE,
         "groups": _groups(audit),
         "n_pairs": len(duplicates),
         "n_exact": int((duplicates["kind"] == "exact").sum()),
-        "n_contradicting": sum(
-            not labels_agree(a, b)
-            for a, b in zip(duplicates["label_a"], duplicates["label_b"], strict=True)
-        ),
-        "n_across": int(across.sum()),
-        "pairs": _pairs(folder),
+        "n_contradicting": int(kinds["contradicting"].sum()),
+        "n_across": int(kinds["across"].sum()),
+        "folds": _folds(folder, kinds),
         "colours": COLOURS,
     }
     path = folder / "audit.html"
-    write_text(path, environment().get_template("audit.html.j2").render(context))
+    template = environment().get_template("audit.html.j2")
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as page:
+        page.writelines(template.generate(context))
     return path
 
 
-def _duplicates(path: Path) -> pd.DataFrame:
+def _table(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise StudyError(path, f"cannot be read as a table ({error})", "audit again") from None
 
 
-def _across(duplicates: pd.DataFrame) -> pd.Series:
-    placed = (duplicates["split_a"] != "") & (duplicates["split_b"] != "")
-    return placed & (duplicates["split_a"] != duplicates["split_b"])
+def _audited(path: Path) -> dict[str, Any] | None:
+    """What was audited; null for an audit of an earlier version, which did not say."""
+    return dict(read_json(path)) if path.is_file() else None
+
+
+def _unreadable(path: Path) -> list[dict[str, str]]:
+    """Files that could not be read: path, reason and remedy of each."""
+    if not path.is_file():
+        return []
+    table = _table(path)
+    return [
+        {str(key): str(value) for key, value in row.items()}
+        for row in table[table["stage"] == _READ].to_dict("records")
+    ]
+
+
+def _kinds(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Which pairs contradict each other, and which lie across two splits (bool columns)."""
+    labels = zip(pairs["label_a"], pairs["label_b"], strict=True)
+    placed = (pairs["split_a"] != "") & (pairs["split_b"] != "")
+    return pd.DataFrame(
+        {
+            "contradicting": np.array([not labels_agree(a, b) for a, b in labels], dtype=bool),
+            "across": (placed & (pairs["split_a"] != pairs["split_b"])).to_numpy(dtype=bool),
+            "exact": (pairs["kind"] == "exact").to_numpy(dtype=bool),
+        }
+    )
+
+
+def _fold_of(kinds: pd.DataFrame) -> NDArray[np.str_]:
+    """The gravest that is true of each pair: one of the anchors of `_FOLDS`."""
+    return np.select(
+        [kinds["contradicting"], kinds["across"], kinds["exact"]],
+        ["contradicting", "across", "equal"],
+        "near",
+    )
+
+
+def _folds(folder: Path, kinds: pd.DataFrame) -> list[_Fold]:
+    """The pairs by gravity; kinds that do not occur are left out."""
+    listed = _fold_of(kinds)
+    entries = _entries(folder)
+    shown = _fold_of(_kinds(pd.DataFrame(entries))) if entries else np.array([])
+    found = []
+    for anchor, title, is_open in _FOLDS:
+        own = [entry for entry, fold in zip(entries, shown, strict=True) if fold == anchor]
+        n_listed = int((listed == anchor).sum())
+        if n_listed:
+            pairs = (_pair(folder, entry) for entry in own)
+            found.append(_Fold(anchor, title, n_listed, len(own), pairs, is_open))
+    return found
+
+
+def _entries(folder: Path) -> list[dict[str, str]]:
+    """Pairs with pictures, every cell as text."""
+    index = folder / "pairs" / "index.json"
+    entries = read_json(index) if index.is_file() else []
+    return [
+        {key: "" if value is None else str(value) for key, value in entry.items()}
+        for entry in entries
+    ]
 
 
 def _verdicts(audit: Audit) -> list[tuple[str, int]]:
@@ -114,25 +211,18 @@ def _groups(audit: Audit) -> list[tuple[str, str, list[tuple[Check, str]]]]:
     return found
 
 
-def _pairs(folder: Path) -> list[_Pair]:
-    index = folder / "pairs" / "index.json"
-    entries = read_json(index) if index.is_file() else []
-    return [_pair(folder, entry) for entry in entries]
-
-
-def _pair(folder: Path, entry: dict[str, Any]) -> _Pair:
-    cells = {key: "" if value is None else str(value) for key, value in entry.items()}
+def _pair(folder: Path, cells: dict[str, str]) -> _Pair:
+    """One pair with its pictures."""
     pictures = {
-        side: thumbnail_uri(folder / "pairs" / name, folder, _PICTURE_PIXELS) if name else None
+        side: picture_uri(folder / "pairs" / name, folder, _PICTURE_PIXELS) if name else None
         for side in ("a", "b")
         for name in [cells.get(f"image_{side}")]
     }
-    kind = cells["kind"]
-    splits = {cells["split_a"], cells["split_b"]}
+    (kind,) = _kinds(pd.DataFrame([cells])).to_dict("records")
     return _Pair(
-        kind="Equal content" if kind == "exact" else f"Nearly equal (score {cells['score'][:5]})",
-        contradicting=not labels_agree(cells["label_a"], cells["label_b"]),
-        across="" not in splits and len(splits) > 1,
+        kind="Equal content" if kind["exact"] else f"Nearly equal (score {cells['score'][:5]})",
+        contradicting=kind["contradicting"],
+        across=kind["across"],
         cells=cells,
         pictures=pictures,
     )

@@ -1,4 +1,4 @@
-"""What speaks against a model: negative controls, matched patients, odd files, accepted leaks."""
+"""What speaks against a model: negative controls, odd files, accepted leaks and what they undo."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from pulmofuse.config import SplitConfig
 from pulmofuse.curation.leaks import is_leak
-from pulmofuse.report.names import MODALITY_TITLES, subset_title, with_interval
+from pulmofuse.report.names import MODALITY_TITLES, is_fusion, subset_title, with_interval
 from pulmofuse.report.study_files import Check, StudyFiles
 from pulmofuse.schema import iterate
 
@@ -23,6 +24,7 @@ CONTROL_TITLES = {
     "lung_outline": "Outline of the lungs",
     "between_coughs": "Between the coughs",
 }
+_LEAKAGE, _LEAKAGE_PATIENT = "leakage.", "leakage.patient"
 _METHOD_TITLES = {"model": "the model", "probe": "a probe"}
 #: What knows nothing of disease: an AUC above chance is a shortcut.
 SHORTCUTS = ("lungs_blanked", "border_only", "between_coughs")
@@ -95,6 +97,63 @@ def accepted_leaks(study: StudyFiles) -> list[Check]:
     """Leaks that the study went on with; empty where there are none."""
     checks = study.audit.checks if study.audit else ()
     return [c for c in checks if is_leak(c.id, c.verdict)]
+
+
+def pairing(study: StudyFiles) -> str:
+    """How the modalities of a patient came together, as far as the audit lets one say so.
+
+    Returns:
+        "simulated"; "" where nothing is joined, for there is one modality; "truly paired"; or
+        "paired" where leaks were accepted, which make no patient's place in the split true.
+    """
+    if study.simulated:
+        return "simulated"
+    if not study.predictions["subset"].map(is_fusion).any():
+        return ""
+    return "paired" if accepted_leaks(study) else "truly paired"
+
+
+def pairing_chip(study: StudyFiles) -> str:
+    """The same for the head of the report."""
+    kind = pairing(study)
+    return f"{kind[:1].upper()}{kind[1:]} patients" if kind else "One modality, nothing is paired"
+
+
+def split_text(study: StudyFiles) -> str:
+    """How the patients were split, and what the audit found of it, in its own words."""
+    parts = ["Patients, not files, are dealt out."]
+    leaks = [c for c in accepted_leaks(study) if c.id.startswith(_LEAKAGE)]
+    if study.audit is None:
+        parts.append("Nobody checked it: there is no audit.")
+    else:
+        parts += [c.detail for c in study.audit.checks if c.id == _LEAKAGE_PATIENT]
+    others = [check.detail for check in leaks if check.id != _LEAKAGE_PATIENT]
+    if others:
+        parts += ["This split leaks, and the study went on with it:", *others]
+    if study.config is not None:
+        parts.append(_dealt(study.config.split))
+    parts.append("Training chooses the epoch, calibration and threshold on validation.")
+    if not leaks:
+        parts.append("The test set is for the figures below only.")
+    return " ".join(parts)
+
+
+def _dealt(config: SplitConfig) -> str:
+    """Who is in the test set, by the method of the split."""
+    share, rest = f"{config.test:.0%}", f"{config.val:.0%}"
+    match config.method:
+        case "kfold":
+            place = f"fold {config.fold} of {config.folds}, counted from 0,"
+            return f"Published splits are passed over; {place} is the test set."
+        case "held_out":
+            held_out = ", ".join(config.held_out)
+            return f"The test set is everybody with a record of {held_out}."
+        case "time":
+            return f"The test set is the newest {share} of the dated patients."
+    return (
+        f"A split that a data set publishes is kept; otherwise {share} of the patients are for"
+        f" the test and {rest} for validation."
+    )
 
 
 def controls_by_modality(study: StudyFiles) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pulmofuse.curation.confounding import SAME_AUC, feature_words
 from pulmofuse.report.names import (
     method_title,
     number,
@@ -25,11 +26,19 @@ CHECK_TITLES: dict[str, str] = {
     "leakage.near_duplicate": "Leakage of nearly equal files",
     "leakage.series": "Leakage of volumes",
     "labels.contradiction": "Contradicting labels",
-    "confounding.source": "Label from the source alone",
+    "confounding.source": "Label from the source or site alone",
     "confounding.traits": "Label from acquisition traits alone",
     "confounding.demographics": "Label from age and sex alone",
     "power": "Size of the test set",
     "support": "Patients per class and split",
+}
+
+
+#: What tells the classes apart where no single feature does.
+_TOGETHER = {
+    "confounding.source": "source and site",
+    "confounding.traits": "acquisition traits together",
+    "confounding.demographics": "age and sex",
 }
 
 
@@ -52,7 +61,7 @@ def suspicions(study: StudyFiles) -> dict[str, str]:
     found: dict[str, str] = {}
     for check in _confounded(study):
         strength = with_interval(check.value, check.low, check.high)
-        found.setdefault(check.modality, f"{check.id.split('.')[1]} alone: {strength}")
+        found.setdefault(check.modality, f"{_teller(check)}: {strength}")
     fused = headline(study).fused
     inherited = [m for m in fused.subset.split(SUBSET_JOIN) if m in found] if fused else []
     if fused is not None and inherited:
@@ -83,6 +92,16 @@ def limits(study: StudyFiles) -> list[Limit]:
     return found
 
 
+def _teller(check: Check) -> str:
+    """What tells the classes apart: the one feature that does it alone, or what the id asks of."""
+    best = max(check.table, key=lambda row: row["auc_alone"], default=None)
+    if best is None:
+        return f"{check.id.split('.')[1]} alone"
+    if check.value is not None and best["auc_alone"] >= check.value - SAME_AUC:
+        return f"{feature_words(str(best['feature']))} alone"
+    return _TOGETHER.get(check.id, "features together")
+
+
 def _confounded(study: StudyFiles) -> list[Check]:
     checks = study.audit.checks if study.audit else ()
     return [c for c in checks if c.id.startswith("confounding.") and c.verdict in {"warn", "fail"}]
@@ -104,13 +123,8 @@ def _simulation(study: StudyFiles) -> list[Limit]:
 
 def _shortcut(check: Check, study: StudyFiles) -> Limit:
     name = subset_in_words(check.modality) if check.modality else "the data"
-    by = {
-        "source": "the data set and site a file comes from",
-        "traits": "acquisition traits (size, bit depth, borders, sample rate, duration)",
-        "demographics": "age and sex",
-    }.get(check.id.split(".")[1], "something other than the disease")
     measured = with_interval(check.value, check.low, check.high)
-    text = f"Without any look at the disease, {by} tell the classes apart with AUC {measured}."
+    text = check.detail or f"Something other than the disease tells the classes: AUC {measured}."
     reached = {s.subset: s for s in headline(study).singles}
     if check.modality in reached:
         text += (

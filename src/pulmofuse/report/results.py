@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from pulmofuse.report.doubts import pairing
 from pulmofuse.report.names import (
     HEADLINE_METHODS,
     METHOD_TITLES,
@@ -222,7 +223,7 @@ def answer(study: StudyFiles) -> str:
         return f"{best.title} alone reaches AUC {best.text} on {best.n_patients} test patients."
     if fused is None:
         return ""
-    kind = "simulated" if study.simulated else "truly paired"
+    kind = pairing(study)
     start = f"Fusion of {subset_in_words(fused.subset)} by {method_title(fused.method)}"
     text = f"{start} reaches AUC {fused.text} on {fused.n_patients} {kind} test patients"
     if best is not None:
