@@ -37,6 +37,9 @@ AUDITED = {
     "study": None,
     "classes": {"covid19": ["covid19"], "well": ["normal", "not_covid19"]},
     "without_class": 7,
+    "unreadable_at_scan": [
+        {"path": "a/empty.png", "reason": "is empty", "remedy": "leave it out"},
+    ],
     "seed": 23,
     "version": "0.9.9",
     "date": "2026-01-02T03:04:05+00:00",
@@ -93,7 +96,7 @@ def test_the_page_says_what_was_audited(folder: Path) -> None:
     text = page.texts["audited"]
     for words in ("mine.parquet", "0f" * 32, "23", "2026-01-02T03:04:05+00:00", "0.9.9"):
         assert words in text
-    assert "covid19 , well (labels normal, not_covid19) as the data sets label them" in text
+    assert "covid19, well (labels normal, not_covid19) as the data sets label them" in text
     assert "7 records have no class" in text
     head, row = page.tables["Files and patients"]
     assert dict(zip(head, row, strict=True)) == {
@@ -105,8 +108,12 @@ def test_the_page_says_what_was_audited(folder: Path) -> None:
 def test_files_that_could_not_be_read_are_named(folder: Path) -> None:
     page = read_page(folder / "audit.html")
     rows = page.tables["Unreadable files"][1:]
-    assert rows == [["a/torn.png", "ends <early>", "copy it again"]]
-    assert "1 unreadable file" in page.texts["audited"]
+    assert rows == [
+        ["a/empty.png", "is empty", "leave it out"],
+        ["a/torn.png", "ends <early>", "copy it again"],
+    ]
+    assert "2, listed below" in page.texts["audited"]
+    assert "1 of them was left out when the manifest was made" in page.texts["audited"]
 
 
 def test_an_audit_of_an_earlier_version_has_a_page_too(folder: Path) -> None:

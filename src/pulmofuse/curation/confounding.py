@@ -30,7 +30,7 @@ MAX_P = 0.005
 _LEAST_P = 0.001
 
 #: Further traits that the detail names after the most telling one.
-_NAMED = 2
+_NAMED = 3
 
 #: Sources or sites that the detail names.
 _NAMED_PLACES = 4

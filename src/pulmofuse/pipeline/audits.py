@@ -64,6 +64,7 @@ def _audited(
         "study": study,
         "classes": {name: sorted(set(map(str, own))) for name, own in labels},
         "without_class": int(records["y_true"].isna().sum()),
+        "unreadable_at_scan": _unreadable_at_scan(manifest),
         "seed": seed,
         "version": pulmofuse.__version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -73,6 +74,23 @@ def _audited(
             if len(part := records[records["modality"] == modality.value])
         ],
     }
+
+
+def _unreadable_at_scan(manifest: Path | None) -> list[dict[str, str]]:
+    """Files that `data scan` could not read, and therefore left out of the manifest it wrote.
+
+    It lists them beside the manifest, as `<name>.excluded.csv`.
+    """
+    beside = manifest.with_name(f"{manifest.stem}.excluded.csv") if manifest is not None else None
+    if beside is None or not beside.is_file():
+        return []
+    try:
+        table = pd.read_csv(beside, dtype=str, keep_default_na=False)
+        unreadable = table.loc[table["stage"] == "read", ["path", "reason", "remedy"]]
+    except (OSError, ValueError, KeyError):
+        # Some other table of that name: nothing of this audit depends on it.
+        return []
+    return [{str(k): str(v) for k, v in row.items()} for row in unreadable.to_dict("records")]
 
 
 def _counts(part: pd.DataFrame, modality: str) -> dict[str, Any]:

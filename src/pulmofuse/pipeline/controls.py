@@ -1,6 +1,6 @@
 """Negative controls of a study: what its models, and a probe, still see with the disease taken out.
 
-    run_controls(parts, cohort, config, reporter.update)
+    run_controls(parts, scores, cohort, predictions, config, reporter.update)
 
 Two questions are asked of every control. *model*: does the trained model, as it is, still tell the
 classes apart? An altered image is unlike all it was trained on, so a "no" clears nobody. *probe*:
@@ -8,11 +8,14 @@ could it have been learnt from what is left? A logistic regression on frozen fea
 Bengio 2017) of altered training instances answers it, with its penalty chosen on validation. The
 features are those of the trained network and of the network it started from: the one knows what
 the study's classes look like, the other was never taught to look away from the border.
+
+Matched figures (`evaluation.matching`), which ask the same of what stands in the manifest, end the
+table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,14 +26,17 @@ import torch
 from pulmofuse.config import EvaluationConfig, StudyConfig
 from pulmofuse.curation.check import two_digits
 from pulmofuse.curation.confounding import WARN_AUC
+from pulmofuse.curation.shortcut import draw_patients
 from pulmofuse.evaluation import roc_auc
 from pulmofuse.evaluation.intervals import patient_interval
-from pulmofuse.inference import Unimodal, build_model, instance_rows
+from pulmofuse.evaluation.matching import matched_rows
+from pulmofuse.inference import Scores, Unimodal, build_model, instance_rows
 from pulmofuse.models import Classifier
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.pipeline.models import codes
-from pulmofuse.preprocessing.controls import CONTROLS, Altered, Control
-from pulmofuse.schema import Modality, Split
+from pulmofuse.pipeline.probe import probe
+from pulmofuse.preprocessing.controls import CONTROLS, Control, find
+from pulmofuse.schema import Modality, Split, class_columns
 from pulmofuse.statistics import FloatArray
 from pulmofuse.training import Progress, infer, mean_per_record
 
@@ -39,74 +45,89 @@ COLUMNS = (
     "modality", "control", "method", "metric", "value", "low", "high", "n_patients", "detail",
 )  # fmt: skip
 
-#: Name of the row of unaltered instances.
+#: Name of the rows of unaltered instances.
 NONE = "none"
-
-#: More records of a split are sampled by patient: an AUC from 3,000 is known to about .02.
-MAX_RECORDS = 3000
 
 #: Instances altered and scored at once: 3 MB of images, 8 MB of coughs.
 _BLOCK_INSTANCES = 64
 
-#: Penalties of the probe, scikit-learn's C, from almost none of 2,560 features to all of them.
-_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-_ITERATIONS = 500
-
 #: The AUC of a coin.
 CHANCE = 0.5
 
+_SPLITS = {Split.TRAIN: "training", Split.VAL: "validation", Split.TEST: "test"}
 _PARTS = {Modality.CT: "lungs", Modality.CXR: "lungs", Modality.COUGH: "coughs"}
 
 
 def run_controls(
     parts: Mapping[Modality, Unimodal],
+    scores: Mapping[Modality, Scores],
     cohort: Cohort,
+    predictions: pd.DataFrame,
     config: StudyConfig,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Run every control on the test records of every modality.
+    """Run every control on the test records of every modality, and match them.
 
     Args:
         parts: the trained models.
+        scores: what these say of the unaltered records, every record of the cohort.
         cohort: split records and caches; caches are read in blocks and never copied whole.
+        predictions: as `predictions.parquet`.
         config: classes, seed, and the statistics of the intervals.
-        progress: told (controls done, all, which).
+        progress: told (instances done, all, modality).
 
     Returns:
-        One row per modality, control ("none" is the unaltered instances) and method ("model" or
-        "probe"; `lung_outline` has a probe only): the columns `COLUMNS`. `metric` is "roc_auc", of
-        the positive class of two or the macro mean over classes against the rest; what is undefined
-        is None.
+        The columns `COLUMNS`. One row per modality, control ("none" is the unaltered instances)
+        and method ("model" or "probe"; `lung_outline` has a probe only), with `metric` "roc_auc"
+        of the positive class of two or the macro mean over classes against the rest; then the rows
+        of `matched_rows`, with control "matched on ...". What is undefined is None, and `detail`
+        says why.
     """
-    todo = [(part, name) for part in parts.values() for name in _names(part.modality)]
-    benches: dict[Modality, _Bench] = {}
+    benches = [_Bench.of(part, scores[m], cohort, config) for m, part in parts.items()]
+    benches = [bench for bench in benches if bench.has(Split.TEST)]
+    total, done = sum(bench.n_instances for bench in benches), 0
     rows: list[dict[str, Any]] = []
-    for done, (part, name) in enumerate(todo):
-        if progress is not None:
-            progress(done, len(todo), f"{part.modality.value}, {name}")
-        if part.modality not in benches:
-            benches = {part.modality: _Bench.of(part, cohort, config)}
-        rows += benches[part.modality].rows(name, config)
-    if progress is not None:
-        progress(len(todo), len(todo), "")
+    for bench in benches:
+        name, before = bench.part.modality.value, done
+
+        def tell(own: int, name: str = name, before: int = before) -> None:
+            if progress is not None:
+                progress(before + own, total, name)
+
+        rows += bench.rows(config, tell)
+        done += bench.n_instances
+    rows += _matched(predictions, cohort.records, config)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _names(modality: Modality) -> list[str]:
-    return [NONE, *(name for name, control in CONTROLS.items() if modality in control.modalities)]
+def _matched(
+    predictions: pd.DataFrame, records: pd.DataFrame, config: StudyConfig
+) -> Iterator[dict[str, Any]]:
+    """Matched figures as rows of the table of controls."""
+    target = config.target
+    found = matched_rows(
+        predictions, records, target.classes, target.positive, config.evaluation, config.seed
+    )
+    for row in found:
+        names = {
+            "modality": row["subset"],
+            "control": f"matched on {row['matched_on']}",
+            "method": "model",
+        }
+        yield names | {name: row[name] for name in COLUMNS if name not in names}
 
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """Records of one split under one control.
+    """What the networks make of the records under one control.
 
-    p (n, classes) calibrated, features (n, d); `missed`: share of the instances whose lungs or
-    coughs were not found.
+    p (n, classes) calibrated, features (n, d); `missed` (n,): share of each record's instances
+    whose lungs or coughs were not found.
     """
 
     p: FloatArray
-    features: FloatArray
-    missed: float
+    features: np.ndarray
+    missed: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,15 +136,18 @@ class _Bench:
 
     part: Unimodal
     start: Classifier
-    records: dict[Split, pd.DataFrame]
+    records: pd.DataFrame
+    scores: Scores
     instances: np.ndarray
     classes: tuple[str, ...]
     positive: int | None
 
     @classmethod
-    def of(cls, part: Unimodal, cohort: Cohort, config: StudyConfig) -> _Bench:
+    def of(cls, part: Unimodal, scores: Scores, cohort: Cohort, config: StudyConfig) -> _Bench:
+        """At most 3,000 records of each split: a control must not cost more than the training."""
         classes, positive = config.target.classes, config.target.positive
         records = cohort.of(part.modality)
+        drawn = [draw_patients(records[records["split"] == s], config.seed) for s in Split]
         with torch.random.fork_rng(devices=[]):
             # Layers that no weights were given for start at random, and must not differ by run.
             torch.manual_seed(config.seed)
@@ -131,114 +155,145 @@ class _Bench:
         return cls(
             part,
             start,
-            {s: _sample(records[records["split"] == s], len(classes), config.seed) for s in Split},
+            pd.concat(drawn, ignore_index=True),
+            scores,
             cohort.caches[part.modality].instances,
             classes,
             None if positive is None else classes.index(positive),
         )
 
-    def rows(self, name: str, config: StudyConfig) -> Iterator[dict[str, Any]]:
-        """The rows of one control; none where no record is in the test split."""
-        if self.records[Split.TEST].empty:
-            return
-        control = CONTROLS.get(name)
-        seen = {split: self._see(split, control) for split in Split}
-        test = seen[Split.TEST]
-        answers = {"model": test.p} if control is None or control.picture else {}
-        for method, p in (answers | {"probe": self._probe(seen)}).items():
-            value, low, high = self._auc(p, config.evaluation, config.seed)
-            yield {
-                "modality": self.part.modality.value,
-                "control": name,
-                "method": method,
-                "metric": "roc_auc",
-                "value": _null(value),
-                "low": _null(low),
-                "high": _null(high),
-                "n_patients": int(self.records[Split.TEST]["patient_id"].nunique()),
-                "detail": _words(self.part.modality, control, method, (value, low), test.missed),
-            }
+    def has(self, split: Split) -> bool:
+        """Whether any record is in a split."""
+        return bool(self._of(split).any())
 
-    def _y(self, split: Split) -> np.ndarray:
-        return codes(self.records[split]["y_true"], self.classes)
+    @property
+    def n_instances(self) -> int:
+        """Of all records drawn."""
+        return int((self.records["stop"] - self.records["start"]).sum())
 
-    def _see(self, split: Split, control: Control | None) -> _Seen:
-        """Score the records of a split in blocks."""
-        p, features, missed = [], [], 0
-        for block in _blocks(self.records[split]):
+    def rows(self, config: StudyConfig, tell: Callable[[int], None]) -> Iterator[dict[str, Any]]:
+        """The rows of every control."""
+        modality, seen = self.part.modality, self._see(tell)
+        for name in list(seen):
+            # Popped: the features of all controls are what takes the memory.
+            control, own = CONTROLS.get(name), seen.pop(name)
+            missed = own.missed[self._of(Split.TEST)].mean()
+            answers = [("probe", *self._probe(own.features))]
+            if control is None or control.picture:
+                answers.insert(0, ("model", own.p[self._of(Split.TEST)], ""))
+            for method, p, failed in answers:
+                reason = failed or self._lacking(Split.TEST)
+                value, low, high = (
+                    (np.nan,) * 3 if reason else self._auc(p, config.evaluation, config.seed)
+                )
+                yield {
+                    "modality": modality.value,
+                    "control": name,
+                    "method": method,
+                    "metric": "roc_auc",
+                    "value": _null(value),
+                    "low": _null(low),
+                    "high": _null(high),
+                    "n_patients": int(self._test["patient_id"].nunique()),
+                    "detail": _words(modality, control, method, reason, (value, low), missed),
+                }
+
+    def _of(self, split: Split) -> np.ndarray:
+        """Which records are in a split, (n,) bool."""
+        return np.asarray(self.records["split"] == split)
+
+    @property
+    def _test(self) -> pd.DataFrame:
+        return self.records[self._of(Split.TEST)]
+
+    @property
+    def _y(self) -> np.ndarray:
+        return codes(self.records["y_true"], self.classes)
+
+    def _see(self, tell: Callable[[int], None]) -> dict[str, _Seen]:
+        """Score all records under every control, block by block; `tell` hears of instances done."""
+        controls = {n: c for n, c in CONTROLS.items() if self.part.modality in c.modalities}
+        parts: dict[str, list[_Seen]] = {name: [] for name in (NONE, *controls)}
+        done = 0
+        for block in _blocks(self.records):
+            tell(done)
             rows, counts = instance_rows(block)
-            altered = self._altered(np.asarray(self.instances[rows]), control)
-            places = np.arange(len(rows))
-            with self._precision():
-                p_rows, trained = infer(self.part.model, altered.instances, places)
-                _, started = infer(self.start, altered.instances, places)
-            p.append(mean_per_record(p_rows, counts))
-            features.append(mean_per_record(np.hstack([trained, started]), counts))
-            missed += int(altered.missed.sum())
-        n = int((self.records[split]["stop"] - self.records[split]["start"]).sum())
+            instances = np.asarray(self.instances[rows])
+            parts[NONE].append(self._unaltered(block, instances, counts))
+            found = find(instances, self.part.modality, self.part.config.preprocessing)
+            for name, control in controls.items():
+                missed = found.missed if control.masked else np.zeros(len(rows), dtype=bool)
+                altered = control.alter(instances, found.masks)
+                parts[name].append(self._score(altered, missed, counts))
+            done += len(rows)
+        tell(done)
+        return {
+            name: _Seen(
+                np.concatenate([part.p for part in seen]),
+                np.concatenate([part.features for part in seen]),
+                np.concatenate([part.missed for part in seen]),
+            )
+            for name, seen in parts.items()
+        }
+
+    def _unaltered(self, block: pd.DataFrame, instances: np.ndarray, counts: np.ndarray) -> _Seen:
+        """Records as they are: the trained model has scored them before."""
+        places = self.scores.table.index.get_indexer(pd.Index(block["record_id"]))
+        p = self.scores.table[class_columns(self.classes)].to_numpy(dtype=np.float64)[places]
+        _, started = self._infer(self.start, instances, counts)
+        features = np.hstack([self.scores.features[places], started])
+        return _Seen(p, features, np.zeros(len(block)))
+
+    def _score(self, instances: np.ndarray, missed: np.ndarray, counts: np.ndarray) -> _Seen:
+        p, trained = self._infer(self.part.model, instances, counts)
+        _, started = self._infer(self.start, instances, counts)
         return _Seen(
-            self.part.calibration.apply(np.concatenate(p)), np.concatenate(features), missed / n
+            self.part.calibration.apply(p),
+            np.hstack([trained, started]),
+            mean_per_record(missed[:, None], counts)[:, 0],
         )
 
-    def _precision(self) -> torch.autocast:
-        """The precision of training: three times as fast, and the third digit matters to nobody."""
-        device = next(self.part.model.parameters()).device.type
+    def _infer(
+        self, model: Classifier, instances: np.ndarray, counts: np.ndarray
+    ) -> tuple[FloatArray, np.ndarray]:
+        """Probabilities and float32 features of records, in the precision of training.
+
+        bfloat16 is faster where training is, and the third digit matters to nobody.
+        """
+        device = next(model.parameters()).device.type
         fast = self.part.config.training.precision == "bf16"
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=fast)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=fast):
+            p, features = infer(model, instances, np.arange(len(instances)))
+        return mean_per_record(p, counts), mean_per_record(features, counts).astype(np.float32)
 
-    def _altered(self, instances: np.ndarray, control: Control | None) -> Altered:
-        if control is None:
-            return Altered(instances, np.zeros(len(instances), dtype=bool))
-        return control.alter(instances, self.part.modality, self.part.config.preprocessing)
+    def _probe(self, features: np.ndarray) -> tuple[FloatArray, str]:
+        """Probabilities (n_test, classes) of the probe, or why there are none."""
+        for split in (Split.TRAIN, Split.VAL):
+            lacking = self._lacking(split)
+            if lacking:
+                return np.empty((0, len(self.classes))), f"{lacking}, so there is no probe"
+        splits = {split: self._of(split) for split in Split}
+        return probe(features, self._y, splits, self.positive), ""
 
-    def _probe(self, seen: Mapping[Split, _Seen]) -> FloatArray:
-        """Probabilities (n_test, classes) of the probe whose penalty does best on validation."""
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
-        y_train, y_val = self._y(Split.TRAIN), self._y(Split.VAL)
-        best, answer = -np.inf, np.full((len(seen[Split.TEST].p), len(self.classes)), np.nan)
-        for penalty in _PENALTIES:
-            regression = LogisticRegression(
-                C=penalty, max_iter=_ITERATIONS, class_weight="balanced"
-            )
-            probe = make_pipeline(StandardScaler(), regression)
-            probe.fit(seen[Split.TRAIN].features, y_train)
-            p_val = probe.predict_proba(seen[Split.VAL].features)
-            auc = float(roc_auc(y_val, p_val, None, self.positive))
-            if auc > best:
-                best, answer = auc, probe.predict_proba(seen[Split.TEST].features)
-        return np.asarray(answer)
+    def _lacking(self, split: Split) -> str:
+        """In words, which classes a split lacks; empty if none."""
+        present = set(self.records.loc[self._of(split), "y_true"])
+        absent = [name for name in self.classes if name not in present]
+        return f"the {_SPLITS[split]} records lack {' and '.join(absent)}" if absent else ""
 
     def _auc(
         self, p: FloatArray, config: EvaluationConfig, seed: int
     ) -> tuple[float, float, float]:
         """AUC on the test records with its interval."""
-        y = self._y(Split.TEST)
+        y = self._y[self._of(Split.TEST)]
         value = float(roc_auc(y, p, None, self.positive))
-        patients = self.records[Split.TEST]["patient_id"].astype(str)
         low, high = patient_interval(
-            lambda weights: roc_auc(y, p, None, self.positive, weights), patients, config, seed
+            lambda weights: roc_auc(y, p, None, self.positive, weights),
+            self._test["patient_id"].astype(str),
+            config,
+            seed,
         )
         return value, low, high
-
-
-def _sample(records: pd.DataFrame, n_classes: int, seed: int) -> pd.DataFrame:
-    """At most about `MAX_RECORDS` records, as many of each class, patients whole.
-
-    Equal shares keep rare classes; an AUC does not depend on how frequent the classes are.
-    """
-    if len(records) <= MAX_RECORDS:
-        return records
-    rng = np.random.default_rng(seed)
-    kept: set[str] = set()
-    for _, own in records.groupby("y_true", sort=True):
-        counts = own["patient_id"].value_counts().sort_index()
-        order = rng.permutation(len(counts))
-        within = counts.to_numpy()[order].cumsum() <= MAX_RECORDS // n_classes
-        kept |= set(counts.index[order[within]])
-    return records[records["patient_id"].isin(kept)]
 
 
 def _blocks(records: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -253,6 +308,7 @@ def _words(
     modality: Modality,
     control: Control | None,
     method: str,
+    reason: str,
     figures: tuple[float, float],
     missed: float,
 ) -> str:
@@ -260,8 +316,8 @@ def _words(
     value, low = figures
     who = "the trained model" if method == "model" else "a probe"
     what = "on the unaltered records" if control is None else control.words
-    if not np.isfinite(value):
-        return f"{what}: the test records hold one class only, so there is no figure"
+    if reason:
+        return f"{what}: {reason}"
     part = _PARTS[modality]
     text = f"{what} {who} {_reaches(low)} AUC {two_digits(value)}"
     if control is not None and control.healthy:

@@ -26,8 +26,8 @@ MOST_PAIRS = 1_000
 #: tears thousands of copies apart is refused, and nobody looks at more of them.
 MOST_GRAVE_PAIRS = 5_000
 
-#: Longer side of an image, and width and height of a spectrogram: a page of 1,000 pairs stays
-#: below 15 MB.
+#: Longer side of an image, and width and height of a spectrogram: 500 pairs of the most detailed
+#: images stay below 15 MB on the page.
 _LONGEST_PX = 168
 _SPECTROGRAM_PX = (224, 84)
 _JPEG_QUALITY = 78

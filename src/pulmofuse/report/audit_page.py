@@ -86,13 +86,16 @@ def write_audit_page(folder: Path) -> Path:
         StudyError: audit.json or duplicates.csv is missing or damaged.
     """
     audit = read_audit(folder)
+    audited = _audited(folder / "audited.json")
+    at_scan = list(audited["unreadable_at_scan"]) if audited else []
     duplicates = _table(folder / "duplicates.csv")
     kinds = _kinds(duplicates)
     context: dict[str, Any] = {
         "summary": _summary(audit),
         "verdicts": _verdicts(audit),
-        "audited": _audited(folder / "audited.json"),
-        "unreadable": _unreadable(folder / "excluded.csv"),
+        "audited": audited,
+        "unreadable": [*at_scan, *_unreadable(folder / "excluded.csv")],
+        "n_at_scan": len(at_scan),
         "most_unreadable": _MOST_UNREADABLE,
         "groups": _groups(audit),
         "n_pairs": len(duplicates),
