@@ -20,6 +20,9 @@ DataRoot = Annotated[
 ]
 Manifest = Annotated[Path, typer.Argument(help="A manifest (Parquet or CSV).")]
 
+#: Ways to get missing files that are shown; the list of exclusions has all of them.
+_MOST_REMEDIES = 5
+
 data_app = typer.Typer(help="Look at data sets and manifests.", no_args_is_help=True)
 
 
@@ -60,12 +63,17 @@ def data_scan(
     ] = None,
     list_only: Annotated[bool, typer.Option("--list-only", help="Do not open the files.")] = False,
 ) -> None:
-    """List and read the files of a data set; say what is missing, broken or odd."""
+    """List and read the files of a data set; say what is missing, broken or odd.
+
+    Every file that is left out, with the reason and the remedy, goes to FILE.excluded.csv, and what
+    is odd to FILE.odd.csv, beside the manifest that --out names.
+    """
     import pandas as pd
 
     from pulmofuse.curation import read_files, remark_rows, unreadable_files
     from pulmofuse.schema import exclusions_frame, write_manifest
     from pulmofuse.sources import SOURCES, scan_source
+    from pulmofuse.sources.base import MISSING
 
     name, colon, root = data.partition(":")
     if not name or not colon:
@@ -86,9 +94,16 @@ def data_scan(
     _print_counts(records, f"{len(records):,} files in {data}")
     _print_odd(odd)
     print_exclusions(excluded)
+    _print_missing(excluded, len(scan.records))
     if out is not None:
         write_manifest(out, records)
         _write_lists(out, excluded, odd)
+    if scan.records.empty:
+        n = int(excluded["reason"].str.endswith(MISSING).sum())
+        why = (
+            f"none of the {n:,} files that it should hold is there" if n else "holds no usable file"
+        )
+        raise SourceError(data, why, SOURCES[name].obtain)
 
 
 @data_app.command("check")
@@ -174,6 +189,22 @@ def _print_odd(odd: pd.DataFrame) -> None:
         return
     counts = odd.groupby(["modality", "kind"]).agg(files=("path", "nunique"), first=("path", "min"))
     print_table(counts.reset_index().rename(columns={"first": "such as"}), "Odd files")
+
+
+def _print_missing(excluded: pd.DataFrame, n_there: int) -> None:
+    """How many files are missing, and how to get them; the list of exclusions names them."""
+    from pulmofuse.curation.check import counted
+    from pulmofuse.sources.base import MISSING
+
+    gone = excluded[excluded["reason"].str.endswith(MISSING)]
+    if gone.empty or not n_there:
+        return
+    remedies = gone["remedy"].value_counts()
+    typer.echo(f"{len(gone):,} of {n_there + len(gone):,} files are missing; to get them:")
+    for remedy, n in remedies.head(_MOST_REMEDIES).items():
+        typer.echo(f"  {remedy} ({counted(n, 'file')})")
+    if len(remedies) > _MOST_REMEDIES:
+        typer.echo(f"  and {len(remedies) - _MOST_REMEDIES:,} more ways (all of them with --out)")
 
 
 def _write_lists(out: Path, excluded: pd.DataFrame, odd: pd.DataFrame) -> None:

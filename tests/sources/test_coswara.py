@@ -115,7 +115,7 @@ def test_what_is_left_out_says_which_archive_holds_it(tmp_path: Path) -> None:
     assert "cat 20200413/*.tar.gz.*" in found["20200413/p2/cough-heavy.wav"].remedy
     assert "cat YYYYMMDD/*.tar.gz.*" in found["p3/cough-heavy.wav"].remedy
     assert "the same recording" in found["20200502/p1/cough-heavy.wav"].reason
-    assert "does not name stranger" in found["20200501/stranger/cough-heavy.wav"].reason
+    assert "does not name this person" in found["20200501/stranger/cough-heavy.wav"].reason
     assert "'not asked' has no label" in found["p4"].reason
 
 

@@ -302,6 +302,10 @@ class TestPatientsFile:
             ("path,patient_id\nx,p\nx,q\n", "line 3: says something else of x than line 2"),
             ("path,patient_id\n,p\n", "line 2: the path is empty"),
             ("path,patient_id,splitt\nx,p,test\n", "unknown column 'splitt'.*'split'"),
+            ("path,patient_id,spilt\nx,p,test\n", "unknown column 'spilt'.*'split'; rename"),
+            ("path,patient_id,split,spilt\nx,p,,test\n", "'spilt'.*'split', which is there"),
+            ("path,patient_id,dtae\nx,p,2020\n", "unknown column 'dtae'.*'date'"),
+            ("path,patient_id,PatientID\nx,p,q\n", "unknown column 'patientid'.*'patient_id'"),
         ],
     )
     def test_a_fault_is_an_error_that_names_the_line(
@@ -310,6 +314,19 @@ class TestPatientsFile:
         self.write(tmp_path, text)
         with pytest.raises(SourceError, match=why):
             scan_source("folder", tmp_path)
+
+    def test_other_columns_are_passed_over(self, tmp_path: Path) -> None:
+        # "image", "size" and "data" share letters with age, site and date, and are none of them.
+        self.write(tmp_path, "path,patient_id,image,size,data,Name\nct/covid19/a.png,p,1,2,3,x\n")
+        assert scan_source("folder", tmp_path).records["patient_known"].any()
+
+    def test_another_encoding_is_told_to_be_saved_as_utf8(self, tmp_path: Path) -> None:
+        (tmp_path / "ct").mkdir(exist_ok=True)
+        text = "path,patient_id,site\nct/covid19/a.png,p,Universit\xe4t\n"
+        (tmp_path / "patients.csv").write_bytes(text.encode("latin-1"))
+        with pytest.raises(SourceError, match=r"byte 0xe4 .*is not UTF-8") as caught:
+            scan_source("folder", tmp_path)
+        assert "save the file as UTF-8" in caught.value.remedy
 
     def test_a_repeated_equal_row_is_no_fault(self, tmp_path: Path) -> None:
         self.write(tmp_path, "path,patient_id\nct/covid19/a.png,p\nct/covid19/a.png,p\n")

@@ -62,7 +62,7 @@ def test_table_and_disk_must_agree(tmp_path: Path) -> None:
             "clinical/labels.csv does not name its recording",
         "clinical/original/neg/notes.mp3": "clinical/labels.csv does not name its recording",
         "clinical/original/neg/neg-0421-083-cough-m-53.mp3":
-            "clinical/labels.csv names it, but neither it nor a segment of it is on disk",
+            "clinical/labels.csv names it, but it is not on disk",
     }  # fmt: skip
 
 

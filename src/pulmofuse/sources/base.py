@@ -137,6 +137,15 @@ def list_files(root: Path, source: str, folders: Iterable[str] = (".",)) -> List
     return Listing(tuple(sorted(files)), tuple(sorted(excluded, key=lambda e: e.path)))
 
 
+#: Ends the reason of every exclusion of a file that is missing.
+MISSING = "but it is not on disk"
+
+
+def missing_from_disk(table: str) -> str:
+    """The reason of an exclusion: `table` names a file that nobody finds."""
+    return f"{table} names it, {MISSING}"
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder name is one that no scan looks at."""
     return name.startswith(".") or name == "__MACOSX"

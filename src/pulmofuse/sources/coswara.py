@@ -59,6 +59,7 @@ from pulmofuse.sources.base import (
     Scan,
     Source,
     list_files,
+    missing_from_disk,
     name_key,
     read_text_table,
     require_file,
@@ -122,7 +123,7 @@ def scan(root: Path) -> Scan:
             else:
                 rows.append(_row(person, cough, path, label))
     excluded += [
-        _left_out(path, f"{_TABLE} does not name {who}", "nothing: it has no label")
+        _left_out(path, f"{_TABLE} does not name this person", "nothing: it has no label")
         for (who, _), path in coughs.items()
         if who not in named
     ]
@@ -198,7 +199,7 @@ def _missing(who: str, cough: str, day: str | None) -> Exclusion:
     path = f"{day}/{who}/{cough}.wav" if day else f"{who}/{cough}.wav"
     archive = f"{day or 'YYYYMMDD'}/*.tar.gz.*"
     remedy = f"join and unpack the day's archive: cat {archive} | tar -xz"
-    return _left_out(path, f"{_TABLE} names {who}, but it is not on disk", remedy)
+    return _left_out(path, missing_from_disk(_TABLE), remedy)
 
 
 def _left_out(path: str, reason: str, remedy: str) -> Exclusion:

@@ -51,6 +51,7 @@ from pulmofuse.sources.base import (
     Scan,
     Source,
     list_files,
+    missing_from_disk,
     name_key,
     read_text_table,
     require_file,
@@ -136,7 +137,7 @@ def _fault(about: dict[str, str], path: str | None, again: bool) -> tuple[str, s
     if again:
         return f"{_TABLE} names it twice", "nothing: the first row counts"
     if path is None:
-        return f"{_TABLE} names it, but it is not on disk", "download and unpack the archive again"
+        return missing_from_disk(_TABLE), "download and unpack the archive again"
     if about["status"].lower() not in _LABELS:
         return f"status {about['status']!r} has no label", "report it, so that it can be mapped"
     return _silence(about)

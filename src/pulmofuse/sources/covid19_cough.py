@@ -47,6 +47,7 @@ from pulmofuse.sources.base import (
     Scan,
     Source,
     list_files,
+    missing_from_disk,
     name_key,
     require_file,
     require_folder,
@@ -74,7 +75,7 @@ def scan(root: Path) -> Scan:
     for name, (label, channel) in _labels(root).items():
         path = on_disk.pop(f"{_FOLDER}/{name}", None)
         if path is None:
-            reason = f"{_TABLE} names it, but it is not on disk"
+            reason = missing_from_disk(_TABLE)
             remedy = f"get this file from {_URL}"
             excluded.append(Exclusion(f"{_FOLDER}/{name}", "cough", _NAME, "scan", reason, remedy))
         else:

@@ -52,6 +52,7 @@ from pulmofuse.sources.base import (
     Scan,
     Source,
     list_files,
+    missing_from_disk,
     name_key,
     parse_date,
     read_text_table,
@@ -186,7 +187,7 @@ def _row_fault(
         return f"finding {row['finding']!r} has no label", "report it, so that it can be mapped"
     if key not in on_disk:
         origin = f" or {row['url']}" if row.get("url") else ""
-        return f"{_TABLE} names it, but it is not on disk", f"get this file from {_URL}{origin}"
+        return missing_from_disk(_TABLE), f"get this file from {_URL}{origin}"
     if key in used:
         return f"{_TABLE} names it twice", "nothing: the first row counts"
     return None

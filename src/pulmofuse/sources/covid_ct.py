@@ -55,6 +55,7 @@ from pulmofuse.sources.base import (
     Scan,
     Source,
     list_files,
+    missing_from_disk,
     name_key,
     read_text_table,
     require_file,
@@ -131,7 +132,7 @@ def _row(
 
 
 def _missing(path: str, split: Split) -> Exclusion:
-    reason = f"the official {split.value} split names it, but it is not on disk"
+    reason = missing_from_disk(f"the official {split.value} split")
     archive = path.rpartition("/")[0]
     return Exclusion(path, "ct", _NAME, "scan", reason, f"unpack {archive}.zip again")
 

@@ -52,6 +52,7 @@ from pulmofuse.sources.base import (
     Source,
     is_hidden,
     list_files,
+    missing_from_disk,
     name_key,
     suffix_fault,
     suffix_of,
@@ -229,7 +230,7 @@ def _absent(patients: Patients, files: Iterable[str], source: str) -> list[Exclu
             "",
             source,
             "scan",
-            f"line {line} of {PATIENTS_FILE} names it, but it is not on disk",
+            missing_from_disk(f"line {line} of {PATIENTS_FILE}"),
             "mend the path, or remove the line",
         )
         for path, line in patients.lines.items()

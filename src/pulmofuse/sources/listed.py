@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pulmofuse.errors import SourceError
 from pulmofuse.schema import OLDEST_YEARS, Exclusion, Modality, Split
-from pulmofuse.sources.base import Listing, name_key, read_utf8, suffix_fault
+from pulmofuse.sources.base import Listing, missing_from_disk, name_key, read_utf8, suffix_fault
 
 _MONTHS_PER_YEAR = 12
 _DAYS_PER_YEAR = 365.25
@@ -78,8 +78,7 @@ def by_name(
 
 def not_on_disk(path: str, modality: Modality, source: str, table: str, remedy: str) -> Exclusion:
     """The exclusion of an image that a table names and nobody finds."""
-    reason = f"{table} names it, but it is not on disk"
-    return Exclusion(path, modality.value, source, "scan", reason, remedy)
+    return Exclusion(path, modality.value, source, "scan", missing_from_disk(table), remedy)
 
 
 def not_named(path: str, modality: Modality, source: str, table: str | None = None) -> Exclusion:

@@ -45,6 +45,7 @@ from pulmofuse.sources.base import (
     LEAVES,
     Scan,
     Source,
+    missing_from_disk,
     name_key,
     path_fault,
     read_rows,
@@ -215,7 +216,7 @@ def _find_file(
             if modality is Modality.CT and place.is_dir():
                 return None
             return suffix_fault(written, modality) or path_fault(place, inside)
-    return f"{line} of the table names it, but it is not on disk", "mend the path, or the folder"
+    return missing_from_disk(f"{line} of the table"), "mend the path, or the folder"
 
 
 SOURCE = Source(

@@ -43,6 +43,7 @@ from pulmofuse.sources.base import (
     Scan,
     Source,
     list_files,
+    missing_from_disk,
     name_key,
     parse_date,
     read_rows,
@@ -88,7 +89,7 @@ def scan(root: Path) -> Scan:
         rows += [_row(path, stem, about) for path in paths]
         if not paths:
             path = f"{_WHOLE}/{stem[:3]}/{stem}.mp3"
-            reason = f"{_TABLE} names it, but neither it nor a segment of it is on disk"
+            reason = missing_from_disk(_TABLE)
             excluded.append(_left_out(path, reason, _OBTAIN))
     return Scan(manifest_frame(rows), tuple(excluded))
 
