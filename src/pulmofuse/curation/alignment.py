@@ -15,8 +15,9 @@ Views = npt.NDArray[np.float32]
 
 #: The whole picture.
 WHOLE = np.array([0, 1, 0, 1], np.float32)
-#: Farthest that a view may go: 5 % cut from both ends of a side leaves 90 %, and 1/0.9 = 1.11.
-_MAX_SHIFT, _MIN_SCALE, _MAX_SCALE = 0.08, 0.87, 1.15
+#: Farthest that a view may go: 30 % cut from a side, all at one end at most, with room to move; and
+#: 5 % cut from both ends of the other picture leaves 90 % of it, 1/0.9 = 1.11.
+_MAX_SHIFT, _MIN_SCALE, _MAX_SCALE = 0.18, 0.6, 1.15
 #: Largest change of a view in one step, and damping as a share of the mean curvature.
 _MAX_STEP, _DAMPING = 0.05, 1e-5
 #: Standard deviation of the neighbourhoods whose correlation is measured, in cells.
