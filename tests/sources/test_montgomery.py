@@ -8,7 +8,8 @@ import pytest
 
 from pulmofuse.errors import SourceError
 from pulmofuse.sources import scan_source
-from pulmofuse.sources.montgomery import Reading, parse_reading
+from pulmofuse.sources.montgomery import parse_reading
+from pulmofuse.sources.nlm import Reading
 from tests.sources.trees import touch
 
 READINGS = {

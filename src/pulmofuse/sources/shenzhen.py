@@ -37,18 +37,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pulmofuse.schema import Exclusion, Label, Modality, manifest_frame
-from pulmofuse.sources.base import Scan, Source, list_files, require_folder
-from pulmofuse.sources.listed import age_in_years, by_name, not_on_disk, read_lines
+from pulmofuse.schema import Modality
+from pulmofuse.sources import nlm
+from pulmofuse.sources.base import Scan, Source
+from pulmofuse.sources.listed import age_in_years
 
-_NAME = "shenzhen"
-_URL = "https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html#tuberculosis-image-data-sets"
-_OBTAIN = f"get ChinaSet_AllFiles.zip from {_URL} and unpack it"
-_TOP = "ChinaSet_AllFiles"
-_IMAGES = "CXR_png"
-_READINGS = "ClinicalReadings"
-_IMAGE_NAME = re.compile(r"(CHNCXR_\d{4}_([01]))\.png")
-_LABELS = {"0": Label.NORMAL, "1": Label.TUBERCULOSIS}
 _FEMALE = re.compile(r"\bfemal", re.IGNORECASE)
 _MALE = re.compile(r"\bmale", re.IGNORECASE)
 
@@ -63,69 +56,39 @@ def read_person(text: str) -> tuple[str | None, float | None]:
     return sex, age_in_years(text)
 
 
+def _parse(lines: list[str]) -> nlm.Reading:
+    # Sex and age stand in the first line; later numbers are sizes or counts of the reading.
+    return nlm.Reading(*read_person(lines[0]))
+
+
+_SET = nlm.NlmSet(
+    name="shenzhen",
+    top="ChinaSet_AllFiles",
+    prefix="CHNCXR",
+    archive="ChinaSet_AllFiles.zip",
+    parse=_parse,
+)
+
+
 def scan(root: Path) -> Scan:
     """Scan the Shenzhen Hospital X-ray set; see the data sheet above.
 
     Raises:
         SourceError: CXR_png is missing, or a reading is not text.
     """
-    top = f"{_TOP}/" if (root / _TOP / _IMAGES).is_dir() else ""
-    require_folder(root, f"{top}{_IMAGES}", _OBTAIN)
-    on_disk, excluded = by_name(list_files(root, _NAME, (f"{top}{_IMAGES}",)), Modality.CXR, _NAME)
-    readings = {path.stem: path for path in sorted((root / top / _READINGS).glob("CHNCXR_*.txt"))}
-    rows: list[dict[str, object]] = []
-    for name, path in on_disk.items():
-        parts = _IMAGE_NAME.fullmatch(name)
-        if parts is None:
-            reason = "the name is not CHNCXR_NNNN_0.png or CHNCXR_NNNN_1.png, so it has no label"
-            remedy = "give the file its published name, or remove it"
-            excluded.append(Exclusion(path, "cxr", _NAME, "scan", reason, remedy))
-            continue
-        rows.append(_row(path, parts[1], _LABELS[parts[2]], readings.pop(parts[1], None)))
-    excluded += [
-        not_on_disk(
-            f"{top}{_IMAGES}/{stem}.png",
-            Modality.CXR,
-            _NAME,
-            f"{top}{_READINGS}/{path.name}",
-            _OBTAIN,
-        )
-        for stem, path in readings.items()
-    ]
-    return Scan(manifest_frame(rows), tuple(excluded))
-
-
-def _row(path: str, stem: str, label: Label, reading: Path | None) -> dict[str, object]:
-    """One manifest row."""
-    lines = read_lines(reading, _OBTAIN) if reading else []
-    # Sex and age stand in the first line; later numbers are sizes or counts of the reading.
-    sex, age = read_person(lines[0][1]) if lines else (None, None)
-    return {
-        "record_id": f"{_NAME}:{stem}",
-        "patient_id": f"{_NAME}:{stem}",
-        "patient_known": False,
-        "modality": Modality.CXR.value,
-        "path": path,
-        "label": label.value,
-        "source": _NAME,
-        "age": age,
-        "sex": sex,
-    }
+    return nlm.scan_set(root, _SET)
 
 
 SOURCE = Source(
-    name=_NAME,
+    name=_SET.name,
     title="Shenzhen Hospital X-ray set",
     modalities=(Modality.CXR,),
-    labels=(Label.NORMAL, Label.TUBERCULOSIS),
+    labels=nlm.LABELS,
     patients_known=False,
-    licence="public release of the U.S. NLM",
-    url=_URL,
-    citation=(
-        "Jaeger S. et al., Two public chest X-ray datasets for computer-aided screening of"
-        " pulmonary diseases, Quantitative Imaging in Medicine and Surgery 4(6), 475-477, 2014"
-    ),
-    obtain=_OBTAIN,
+    licence=nlm.LICENCE,
+    url=nlm.URL,
+    citation=nlm.CITATION,
+    obtain=_SET.obtain,
     size="662 X-rays, 336 tuberculosis",
     scan=scan,
 )
