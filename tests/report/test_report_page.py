@@ -116,7 +116,7 @@ def test_answer_says_simulated_in_the_same_sentence(two_class_study: Path) -> No
 
 def test_answer_of_paired_patients_does_not_say_simulated(three_class_study: Path) -> None:
     text = (three_class_study / "report.html").read_text(encoding="utf-8")
-    assert "on 120 truly paired test patients" in text
+    assert "on 120 paired test patients" in text
     assert "simulated" not in text.lower()
 
 

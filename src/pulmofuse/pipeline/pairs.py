@@ -111,9 +111,10 @@ def _image(path: Path) -> np.ndarray:
         window = CtPreprocessing()
         plane = window_ct(plane, window.window_level_hu, window.window_width_hu)
     scale = _LONGEST_PX / max(plane.shape)
-    if scale < 1:
-        size = [max(1, round(side * scale)) for side in plane.shape[::-1]]
-        plane = cv2.resize(plane, size, interpolation=cv2.INTER_AREA)
+    # Copies of different size are shown at one size, or nobody could compare them by eye.
+    size = [max(1, round(side * scale)) for side in plane.shape[::-1]]
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    plane = cv2.resize(plane, size, interpolation=method)
     spread = max(float(np.ptp(plane)), 1e-9)
     return np.asarray((plane - plane.min()) / spread * 255).astype(np.uint8)
 
