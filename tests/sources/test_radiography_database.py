@@ -52,6 +52,13 @@ def test_the_older_layout(tmp_path: Path) -> None:
     assert [e.path for e in scan.excluded] == ["NORMAL/Thumbs.db"]
 
 
+@pytest.mark.parametrize("folder", ["Lung_Opacity", "Lung Opacity"])
+def test_a_workbook_is_found_however_its_class_is_spelt(tmp_path: Path, folder: str) -> None:
+    touch(tmp_path, f"{folder}/images/Lung_Opacity-1.png")
+    workbook(tmp_path / "Lung_Opacity.metadata.xlsx", ("Lung_Opacity-1", "https://sirm.org/x"))
+    assert scan_source("radiography_database", tmp_path).records["site"].tolist() == ["sirm.org"]
+
+
 def test_workbooks_give_sites_and_missing_images(tmp_path: Path) -> None:
     root = newer(tmp_path)
     touch(root, "Normal/images/Normal-3.png")

@@ -315,6 +315,12 @@ def parse_date(text: str) -> str | None:
     return None
 
 
+def text_rows(table: pd.DataFrame) -> Iterator[dict[str, str]]:
+    """The rows of a table that `read_text_table` read, cells by column."""
+    for row in table.to_dict("records"):
+        yield {str(column): str(cell) for column, cell in row.items()}
+
+
 def years(text: str) -> float | None:
     """An age in years; None where the text is no number, or one that nobody reaches.
 

@@ -63,6 +63,7 @@ from pulmofuse.sources.base import (
     name_key,
     read_text_table,
     require_file,
+    text_rows,
     years,
 )
 
@@ -103,8 +104,7 @@ def scan(root: Path) -> Scan:
     days = _days(root, listing.files)
     rows: list[dict[str, object]] = []
     named: set[str] = set()
-    for line in table.to_dict("records"):
-        person = {str(key): str(value) for key, value in line.items()}
+    for person in text_rows(table):
         who = person["id"]
         if who in named:
             reason = f"{_TABLE} names it twice"

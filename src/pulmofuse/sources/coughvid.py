@@ -55,6 +55,7 @@ from pulmofuse.sources.base import (
     name_key,
     read_text_table,
     require_file,
+    text_rows,
     years,
 )
 
@@ -100,8 +101,7 @@ def scan(root: Path) -> Scan:
     excluded += listing.excluded
     rows: list[dict[str, object]] = []
     named: set[str] = set()
-    for line in table.to_dict("records"):
-        about = {str(key): str(value) for key, value in line.items()}
+    for about in text_rows(table):
         uuid = about["uuid"]
         path = files.get(uuid)
         fault = _fault(about, path, uuid in named)

@@ -58,6 +58,7 @@ from pulmofuse.sources.base import (
     read_text_table,
     require_file,
     require_folder,
+    text_rows,
     years,
 )
 
@@ -148,7 +149,7 @@ def scan(root: Path) -> Scan:
     present = [folder for folder in _FOLDERS if (root / folder).is_dir()]
     listing = list_files(root, _NAME, present)
     on_disk = {name_key(path): path for path in listing.files}
-    lines = [{str(k): str(v) for k, v in row.items()} for row in table.to_dict("records")]
+    lines = list(text_rows(table))
     patients = _patients(table)
     infected = {
         patients[name_key(row["filename"])]

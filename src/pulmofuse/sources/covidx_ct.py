@@ -61,6 +61,7 @@ from pulmofuse.sources.base import (
     read_text_table,
     require_folder,
     suffix_fault,
+    text_rows,
 )
 from pulmofuse.sources.listed import (
     absent_lists,
@@ -227,8 +228,7 @@ def _read_patients(root: Path) -> dict[str, _About]:
     if not path.is_file():
         return {}
     found: dict[str, _About] = {}
-    for row in read_text_table(path, ("patient id", "source"), _OBTAIN).to_dict("records"):
-        cells = {str(key): str(value) for key, value in row.items()}
+    for cells in text_rows(read_text_table(path, ("patient id", "source"), _OBTAIN)):
         sex = cells.get("sex", "")
         found[cells["patient id"]] = _About(
             patient=cells["patient id"],

@@ -146,9 +146,16 @@ def _groups(root: Path) -> list[_Group]:
         label = _CLASSES.get(path.name.lower().replace("_", " "))
         if label is not None and path.is_dir():
             images = f"{path.name}/images" if (path / "images").is_dir() else path.name
-            names, sites = _workbook(root / f"{path.name}.metadata.xlsx")
+            names, sites = _workbook(_workbook_path(root, path.name))
             found.append(_Group(path.name, images, label, names, sites))
     return found
+
+
+def _workbook_path(root: Path, folder: str) -> Path:
+    """The workbook of a class folder; Lung Opacity and Lung_Opacity are one class."""
+    spellings = (folder, folder.replace(" ", "_"), folder.replace("_", " "))
+    paths = [root / f"{name}.metadata.xlsx" for name in spellings]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def _row(path: str, label: Label, site: str | None) -> dict[str, object]:
