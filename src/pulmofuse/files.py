@@ -106,14 +106,25 @@ def sha256_path(path: Path) -> str:
     return sha256_json([[member.name, sha256_file(member)] for member in _members(path)])
 
 
+def content_hash(path: Path) -> str | None:
+    """What `sha256_path` gives; None where that cannot be read, of which decoding it says more."""
+    try:
+        # A pipe or a device would be waited for without end.
+        return sha256_path(path) if path.is_file() or path.is_dir() else None
+    except OSError:
+        return None
+
+
 def size_and_time(path: Path) -> tuple[int, int]:
     """Bytes and time of the last change (ns) of a file, or of the files of a folder.
 
-    Raises:
-        OSError: there is no such file.
+    (-1, -1) where there is no such file, or where it may not be looked at.
     """
-    members = _members(path) if path.is_dir() else [path]
-    states = [member.stat() for member in members]
+    try:
+        members = _members(path) if path.is_dir() else [path]
+        states = [member.stat() for member in members]
+    except (OSError, ValueError):  # ValueError: a path with a null byte
+        return -1, -1
     return sum(s.st_size for s in states), max((s.st_mtime_ns for s in states), default=0)
 
 

@@ -154,7 +154,7 @@ class TestSecondRun:
         # "empty.png" has content, if none; only what could not be hashed is tried again.
         first = build(root, tmp_path / "cache")
         opened.clear()
-        monkeypatch.setattr(cache_module, "sha256_path", lambda path: opened.append(path.name))
+        monkeypatch.setattr(cache_module, "content_hash", lambda path: opened.append(path.name))
         second = build(root, tmp_path / "cache")
         assert opened == []
         assert second.index.equals(first.index)

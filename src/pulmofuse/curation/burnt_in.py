@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Grey: TypeAlias = NDArray[np.uint8]
-#: x, y, width and height in pixels, (n, 4).
+#: x, y, width and height in pixels, (n, 4), from left to right.
 Boxes: TypeAlias = NDArray[np.int32]
+#: Rows of two glyphs that may stand beside each other: left and right, ascending in this order.
+Neighbours: TypeAlias = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 _WORK_SIDE = 512  # letters that a reader sees at all are 5 pixels high and more at this size
 _STROKE = 7  # pixels; strokes are thinner than this, anatomy mostly is not
@@ -30,7 +32,7 @@ _SAME_LINE = 0.15  # of the height; by how much tops and bottoms may differ, at 
 _GAP = 1.0  # of the height; between one glyph and the next
 _SAME_GREY = 45  # grey levels between the strokes of neighbouring glyphs
 _LEAST_GLYPHS = 4  # of one line: three vessels on a line are chance
-_MOST_PARTS = 600  # more small parts than this are texture, and comparing all pairs costs time
+_MOST_PARTS = 600  # more small parts than this are texture, and pairs of them cost time
 
 
 def has_text(grey: Grey) -> bool:
@@ -52,9 +54,12 @@ def text_lines(grey: Grey) -> tuple[tuple[int, int, int, int], ...]:
     lines: list[tuple[int, int, int, int]] = []
     for kind in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT):  # bright letters, dark letters
         strokes = cv2.morphologyEx(grey, kind, square)
+        _, strongest, _, _ = cv2.minMaxLoc(strokes)
         for contrast in _CONTRASTS:
+            if strongest <= contrast:
+                break
             _, mask = cv2.threshold(strokes, contrast, 255, cv2.THRESH_BINARY)
-            found = _lines(*_glyphs(grey, np.asarray(mask, np.uint8)))
+            found = _lines(grey, np.asarray(mask, np.uint8))
             lines += found
             if found:  # the other contrast would find the same letters again
                 break
@@ -64,8 +69,26 @@ def text_lines(grey: Grey) -> tuple[tuple[int, int, int, int], ...]:
     )
 
 
-def _glyphs(grey: Grey, mask: Grey) -> tuple[Boxes, NDArray[np.float64]]:
-    """Parts of the mask that could be glyphs: boxes (n, 4), and the grey of their strokes (n,)."""
+def _lines(grey: Grey, mask: Grey) -> list[tuple[int, int, int, int]]:
+    """Lines of at least four glyphs among the parts of a mask: boxes (x, y, width, height)."""
+    boxes = _boxes(mask)
+    left, right = _neighbours(boxes)
+    if not _has_line(len(boxes), left, right):  # mostly so; looking at strokes takes longest
+        return []
+    paired = np.unique(np.concatenate([left, right]))
+    fill, tone = np.zeros(len(boxes)), np.zeros(len(boxes))
+    for i in paired:
+        x, y, w, h = boxes[i].tolist()
+        inside = mask[y : y + h, x : x + w]
+        fill[i] = cv2.countNonZero(inside) / (w * h)
+        tone[i], *_ = cv2.mean(grey[y : y + h, x : x + w], inside)
+    glyph = (fill >= _FILL[0]) & (fill <= _FILL[1])
+    keep = glyph[left] & glyph[right] & (np.abs(tone[left] - tone[right]) <= _SAME_GREY)
+    return _chains(boxes, left[keep], right[keep])
+
+
+def _boxes(mask: Grey) -> Boxes:
+    """Parts of the mask that have the size of a glyph; none where there are too few or too many."""
     # Contours cost a tenth of labelled components where next to nothing is set.
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     boxes = np.array([cv2.boundingRect(c) for c in contours], np.int32).reshape(-1, 4)
@@ -74,56 +97,54 @@ def _glyphs(grey: Grey, mask: Grey) -> tuple[Boxes, NDArray[np.float64]]:
     keep &= (width >= _ASPECT[0] * height) & (width <= _ASPECT[1] * height)
     boxes = boxes[keep]
     if not _LEAST_GLYPHS <= len(boxes) <= _MOST_PARTS:
-        return np.empty((0, 4), np.int32), np.empty(0)
-    fill, tone = np.empty(len(boxes)), np.empty(len(boxes))
-    for i, (x, y, w, h) in enumerate(boxes):
-        inside = slice(y, y + h), slice(x, x + w)
-        tone[i], *_ = cv2.mean(grey[inside], mask[inside])
-        fill[i] = cv2.countNonZero(mask[inside]) / (w * h)
-    keep = (fill >= _FILL[0]) & (fill <= _FILL[1])
-    return boxes[keep], tone[keep]
+        return np.empty((0, 4), np.int32)
+    return boxes[np.argsort(boxes[:, 0], kind="stable")]
 
 
-def _lines(boxes: Boxes, tone: NDArray[np.float64]) -> list[tuple[int, int, int, int]]:
-    """Lines of at least four glyphs: boxes (x, y, width, height)."""
-    if len(boxes) < _LEAST_GLYPHS:
-        return []
-    order = np.argsort(boxes[:, 0], kind="stable")
-    boxes, tone = boxes[order], tone[order]
+def _neighbours(boxes: Boxes) -> Neighbours:
+    """Which box may stand right of which in one line, by place and size alone."""
     x, y, width, height = boxes.T
-    follows = _follows(x, y, width, height, tone)
-    lines: list[tuple[int, int, int, int]] = []
-    used = np.zeros(len(boxes), bool)
-    for start in range(len(boxes)):
-        chain = [start]
-        while not used[start] and follows[chain[-1]].any():
-            chain.append(int(follows[chain[-1]].argmax()))  # the nearest on the right
-        if len(chain) >= _LEAST_GLYPHS:
-            used[chain] = True
-            left, top = int(x[chain].min()), int(y[chain].min())
-            right, bottom = (x + width)[chain].max(), (y + height)[chain].max()
-            lines.append((left, top, int(right) - left, int(bottom) - top))
-    return lines
-
-
-def _follows(
-    x: NDArray[np.int32],
-    y: NDArray[np.int32],
-    width: NDArray[np.int32],
-    height: NDArray[np.int32],
-    tone: NDArray[np.float64],
-) -> NDArray[np.bool_]:
-    """(n, n): may the column's glyph stand right of the row's in one line? Sorted by x."""
-    taller = np.maximum(height[:, None], height)
-    slack = np.maximum(1.0, _SAME_LINE * taller)
     gap = x - (x + width)[:, None]
+    left, right = np.nonzero((gap >= -1) & (gap <= _GAP * _HEIGHT[1]) & (x > x[:, None]))
+    taller = np.maximum(height[left], height[right])
+    slack = np.maximum(1.0, _SAME_LINE * taller)
     bottom = y + height
-    return np.asarray(
-        (gap >= -1)
-        & (gap <= _GAP * taller)
-        & (np.abs(height[:, None] - height) <= np.maximum(1.0, _SAME_HEIGHT * taller))
-        & (np.abs(bottom[:, None] - bottom) <= slack)
-        & (np.abs(y[:, None] - y) <= slack + 1)
-        & (np.abs(tone[:, None] - tone) <= _SAME_GREY)
-        & (x > x[:, None])
+    keep = (
+        (gap[left, right] <= _GAP * taller)
+        & (np.abs(height[left] - height[right]) <= np.maximum(1.0, _SAME_HEIGHT * taller))
+        & (np.abs(bottom[left] - bottom[right]) <= slack)
+        & (np.abs(y[left] - y[right]) <= slack + 1)
     )
+    return left[keep], right[keep]
+
+
+def _has_line(n_boxes: int, left: NDArray[np.intp], right: NDArray[np.intp]) -> bool:
+    """Does any way from neighbour to neighbour pass `_LEAST_GLYPHS` boxes?"""
+    goes_on = np.ones(n_boxes, bool)
+    for _ in range(_LEAST_GLYPHS - 1):
+        further = np.zeros(n_boxes, bool)
+        further[left[goes_on[right]]] = True
+        goes_on = further
+    return bool(goes_on.any())
+
+
+def _chains(
+    boxes: Boxes, left: NDArray[np.intp], right: NDArray[np.intp]
+) -> list[tuple[int, int, int, int]]:
+    """Boxes around the lines that are found by going on to the nearest neighbour on the right."""
+    follower: dict[int, int] = {}
+    for i, j in zip(left.tolist(), right.tolist(), strict=True):
+        follower.setdefault(i, j)
+    lines: list[tuple[int, int, int, int]] = []
+    used: set[int] = set()
+    for start in follower:
+        chain = [start]
+        while start not in used and chain[-1] in follower:
+            chain.append(follower[chain[-1]])
+        if len(chain) >= _LEAST_GLYPHS:
+            used.update(chain)
+            x, y, width, height = boxes[chain].T
+            bounds = x.min(), y.min(), (x + width).max(), (y + height).max()
+            x0, y0, x1, y1 = map(int, bounds)
+            lines.append((x0, y0, x1 - x0, y1 - y0))
+    return lines

@@ -14,7 +14,7 @@ import numpy as np
 from pulmofuse.curation.coughs import sound_remarks
 from pulmofuse.curation.fingerprints import image_fingerprint, sound_fingerprint
 from pulmofuse.curation.remarks import Remark
-from pulmofuse.curation.views import image_remarks
+from pulmofuse.curation.views import image_remarks, shrink
 from pulmofuse.io import Image, Sound
 from pulmofuse.schema import Modality, Oddity
 
@@ -40,14 +40,22 @@ class Seen:
 
 def inspect_image(image: Image, modality: Modality) -> Seen:
     """Look at a decoded image that is said to be of this modality."""
-    return Seen(image.traits, image_fingerprint(image), image_remarks(image, modality))
+    if image.hounsfield or len(image.pixels) > 1:
+        return Seen(image.traits, image_fingerprint(image), image_remarks(image, modality))
+    # Fingerprint and classifier look at the same grid, and shrinking to it is what costs most.
+    grid = shrink(image.pixels[0])
+    fingerprint = image_fingerprint(Image(grid[np.newaxis], False, image.traits))
+    return Seen(image.traits, fingerprint, image_remarks(image, modality, grid))
 
 
 def inspect_sound(sound: Sound) -> Seen:
     """Look at a decoded recording."""
-    mono = np.ascontiguousarray(sound.samples.mean(axis=0))
+    one = len(sound.samples) == 1
+    mono = np.ascontiguousarray(sound.samples[0] if one else sound.samples.mean(axis=0))
     fingerprint = sound_fingerprint(mono, sound.sample_rate_hz)
-    return Seen(sound.traits, fingerprint, sound_remarks(sound))
+    # The mono mix is made once; the traits are those of all channels.
+    mixed = Sound(mono[np.newaxis], sound.sample_rate_hz, sound.traits)
+    return Seen(sound.traits, fingerprint, sound_remarks(mixed))
 
 
 def seen_row(seen: Seen) -> dict[str, Any]:

@@ -7,6 +7,7 @@ killed goes on where it was.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +25,9 @@ from pulmofuse.curation.inspection import (
     seen_row,
 )
 from pulmofuse.errors import UnreadableFile
-from pulmofuse.files import atomic_path, sha256_path, size_and_time
+from pulmofuse.files import atomic_path, content_hash, size_and_time
 from pulmofuse.io import read_image, read_sound
+from pulmofuse.io.content import MAX_FILE_BYTES
 from pulmofuse.schema import Exclusion, Modality, Oddity, exclusions_frame, iterate
 
 _KEY = ["path", "modality"]
@@ -62,7 +64,7 @@ def read_files(
         (null where it can be read), size, mtime_ns.
     """
     wanted = manifest[_KEY].drop_duplicates()
-    states = [_state(data_root / path) for path in wanted["path"]]
+    states = [size_and_time(data_root / path) for path in wanted["path"]]
     wanted = wanted.assign(size=[s[0] for s in states], mtime_ns=[s[1] for s in states])
     known = _known([*_parts(seen_before), *_parts(store)], wanted)
     todo = wanted[~pd.MultiIndex.from_frame(wanted[_KEY]).isin(known.index)]
@@ -120,28 +122,29 @@ def remark_rows(records: pd.DataFrame, excluding: Sequence[Oddity] = ()) -> pd.D
 def _read(data_root: Path, row: dict[str, Any]) -> dict[str, Any]:
     """The row of one file."""
     file, path, modality = data_root / row["path"], row["path"], Modality(row["modality"])
-    out = {**row, "sha256": _digest(file)}
+    data = _content(file, row["size"])
+    digest = content_hash(file) if data is None else hashlib.sha256(data).hexdigest()
+    source = file if data is None else data
+    out = {**row, "sha256": digest}
     try:
         if modality is Modality.COUGH:
-            return out | seen_row(inspect_sound(read_sound(file, path)))
-        return out | seen_row(inspect_image(read_image(file, path), modality))
+            return out | seen_row(inspect_sound(read_sound(source, path)))
+        return out | seen_row(inspect_image(read_image(source, path), modality))
     except UnreadableFile as error:
         return out | {"reason": error.why, "remedy": error.remedy}
 
 
-def _digest(file: Path) -> str | None:
-    """Content hash; null where the file cannot be opened, of which reading it says more."""
+def _content(file: Path, size: int) -> bytes | None:
+    """A file read once, for its hash and its decoder.
+
+    None for a folder, and for what cannot be read or is too large, of which `io` says more.
+    """
+    if not 0 < size <= MAX_FILE_BYTES:
+        return None
     try:
-        return sha256_path(file) if file.exists() else None
+        return file.read_bytes()
     except OSError:
         return None
-
-
-def _state(file: Path) -> tuple[int, int]:
-    try:
-        return size_and_time(file)
-    except (OSError, ValueError):
-        return -1, -1
 
 
 def _home(store: Path) -> Path:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from pulmofuse.curation.burnt_in import text_lines
+from pulmofuse.curation.image_fingerprint import GRID
 from pulmofuse.curation.remarks import Oddity, Remark
 from pulmofuse.errors import WeightsError
 from pulmofuse.io import Image
@@ -34,7 +35,9 @@ Plane: TypeAlias = NDArray[np.float32]
 #: The weights, and the thresholds that were chosen on validation images.
 WEIGHTS = Path(__file__).with_name("views.safetensors")
 
-_SIDE = 64  # of the thumbnail; ribs and lung borders are still there
+#: Side of the thumbnail; ribs and lung borders are still there. Whoever has shrunk a picture for
+#: its fingerprint need not do so again.
+_SIDE = GRID
 _STRETCH = (2.0, 98.0)  # percentiles that become black and white: letters must not set the contrast
 _CELL, _BINS = 8, 9  # pixels of a cell's side, unsigned orientations (Dalal and Triggs)
 _BLOCK_CLIP = 0.2  # Lowe's clipped normalisation, as Dalal and Triggs take it
@@ -47,6 +50,7 @@ _LEVELS = 16
 #: nothing: the noise of a detector alone spans more.
 _CONTENT = (0.005, 0.995)
 _BLANK_LEVELS = 4
+_ROW_STEP = 4  # rows of which one is counted to tell that an image is not blank
 #: Share of the body at either end of the range from which a remark is made: one radiograph in fifty
 #: has more, and one CT in fifteen, though a lung window cuts off soft tissue by design.
 _CLIPPED = {Modality.CXR: 0.05, Modality.CT: 0.30}
@@ -75,21 +79,28 @@ class View(StrEnum):
     OTHER = "other"  # photo, drawing, chart, document, screenshot
 
 
-def image_remarks(image: Image, modality: Modality) -> tuple[Remark, ...]:
+def image_remarks(
+    image: Image, modality: Modality, grid: Plane | None = None
+) -> tuple[Remark, ...]:
     """What is odd about an image that stands among those of `modality` (CT or CXR).
 
     Of a volume the middle slice is looked at. What the header says for certain (Hounsfield units,
     DICOM modality and view) is taken as it says; the rest is told from the pixels.
 
+    Args:
+        image: as `io` reads it.
+        modality: what it is said to be.
+        grid: what `shrink` makes of the only plane of an image without Hounsfield units, where
+            that is at hand.
+
     Raises:
         WeightsError: the installed weights of the view classifier are missing or damaged.
     """
     plane = _shown(image)
-    grey, levels = _eight_bit(plane, image)
-    if levels <= _BLANK_LEVELS:
-        why = f"is almost blank: 99 % of it lies within {levels} grey levels"
-        return (Remark(Oddity.BLANK, why, "look at it, and leave it out"),)
-    remarks = [_kind_remark(image, plane, modality)]
+    grey, span = _eight_bit(plane)
+    if (blank := _blank_remark(grey, span * _stored_levels(image))) is not None:
+        return (blank,)
+    remarks = [_kind_remark(image, plane if grid is None else grid, modality)]
     if not image.hounsfield:
         remarks.append(_clipped_remark(grey, modality))
     remarks.append(_text_remark(grey))
@@ -105,21 +116,40 @@ def _shown(image: Image) -> Plane:
     return np.asarray(np.clip((plane - low) / (high - low), 0.0, 1.0), np.float32)
 
 
-def _eight_bit(plane: Plane, image: Image) -> tuple[NDArray[np.uint8], int]:
-    """The plane over its own range as uint8, and how many stored levels hold 99 % of it."""
+def _eight_bit(plane: Plane) -> tuple[NDArray[np.uint8], float]:
+    """The plane over its own range as uint8, and that range."""
     low, high, _, _ = cv2.minMaxLoc(plane)
     span = max(high - low, float(np.finfo(np.float32).tiny))
     grey = cv2.convertScaleAbs(plane, alpha=255.0 / span, beta=-255.0 * low / span)
-    share = np.cumsum(cv2.calcHist([grey], [0], None, [256], (0, 256))) / grey.size
-    first, last = np.searchsorted(share, _CONTENT)
+    return np.asarray(grey), span
+
+
+def _stored_levels(image: Image) -> float:
+    """Levels that the file can store between 0 and 1 of `_shown`."""
     # 12-bit content in a 16-bit file fills a sixteenth of the range, and is not blank.
-    stored = _HU_RANGE[1] - _HU_RANGE[0] if image.hounsfield else 2 ** _bit_depth(image) - 1
-    return np.asarray(grey), round(float(last - first) / 255.0 * span * stored)
+    bit_depth = int(image.traits.get("bit_depth") or 8)  # 8 where the file does not say
+    return _HU_RANGE[1] - _HU_RANGE[0] if image.hounsfield else 2.0**bit_depth - 1
 
 
-def _bit_depth(image: Image) -> int:
-    """Stored bits of a value, 8 where the file does not say."""
-    return int(image.traits.get("bit_depth") or 8)
+def _blank_remark(grey: NDArray[np.uint8], levels: float) -> Remark | None:
+    """Does next to nothing stand in it? `levels` are the stored levels that `grey` spans."""
+    # A share of every fourth row's pixels is at least a quarter of it in the whole image, so that
+    # the whole holds no fewer levels, and its histogram is needed only for what may be blank.
+    beyond = _ROW_STEP * _CONTENT[0]
+    if _content_levels(grey[::_ROW_STEP], (beyond, 1.0 - beyond), levels) > _BLANK_LEVELS:
+        return None
+    n_levels = _content_levels(grey, _CONTENT, levels)
+    if n_levels > _BLANK_LEVELS:
+        return None
+    why = f"is almost blank: 99 % of it lies within {n_levels} grey levels"
+    return Remark(Oddity.BLANK, why, "look at it, and leave it out")
+
+
+def _content_levels(grey: NDArray[np.uint8], quantiles: tuple[float, float], levels: float) -> int:
+    """Stored levels between two quantiles."""
+    share = np.cumsum(cv2.calcHist([grey], [0], None, [256], (0, 256))) / grey.size
+    first, last = np.searchsorted(share, quantiles)
+    return round(float(last - first) / 255.0 * levels)
 
 
 def _kind_remark(image: Image, plane: Plane, modality: Modality) -> Remark | None:
@@ -183,13 +213,13 @@ def _clipped_share(grey: NDArray[np.uint8]) -> float:
     step = max(1, round(max(grey.shape) / _CLIP_SIDE))
     small = grey[::step, ::step]
     black = (small == 0).astype(np.uint8)
-    # Black that touches the border is the air outside or the collimator, and no loss.
-    _, labels = cv2.connectedComponents(black, connectivity=4)
-    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    outside = np.isin(labels, np.unique(edge[edge > 0]))
-    body = small.size - int(outside.sum())
-    clipped = int((black > 0).sum()) - int(outside.sum()) + int((small == 255).sum())
-    return clipped / max(body, 1)
+    # Black that touches the border is the air outside or the collimator, and no loss: a frame of
+    # black around the image joins all of it, and is filled from a corner.
+    framed = cv2.copyMakeBorder(black, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+    filled, *_ = cv2.floodFill(framed, None, (0, 0), 2)
+    outside = filled - (framed.size - small.size)
+    clipped = cv2.countNonZero(black) - outside + int(np.count_nonzero(small == 255))
+    return clipped / max(small.size - outside, 1)
 
 
 def _text_remark(grey: NDArray[np.uint8]) -> Remark | None:
@@ -242,7 +272,8 @@ def view_features(plane: Plane) -> Plane:
     """What the network sees of a plane (height, width): float32 (`FEATURES`,)."""
     thumbnail = _thumbnail(plane)
     spectrum = cv2.dct(thumbnail - thumbnail.mean())[:_DCT_SIDE, :_DCT_SIDE]
-    levels = np.histogram(thumbnail, _LEVELS, (0.0, 1.0))[0] / thumbnail.size
+    level = np.minimum((thumbnail.ravel() * np.float32(_LEVELS)).astype(np.intp), _LEVELS - 1)
+    levels = np.bincount(level, minlength=_LEVELS) / thumbnail.size
     parts = (_gradients(thumbnail), _DCT_SCALE * np.asarray(spectrum).ravel(), np.sqrt(levels))
     return np.concatenate(parts).astype(np.float32)
 
@@ -277,13 +308,27 @@ def view_model(path: Path = WEIGHTS) -> ViewModel:
     return model
 
 
-def _thumbnail(plane: Plane) -> Plane:
-    """(64, 64) float32 in [0, 1]; percentiles 2 and 98 are black and white."""
+def shrink(plane: Plane) -> Plane:
+    """Means of a plane (height, width) under the cells of a grid, (64, 64); of a grid, itself."""
     # Whatever the aspect: a thumbnail that kept it would tell portrait films from square slices.
     small = cv2.resize(plane, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    low, high = np.percentile(small, _STRETCH)
+    return np.asarray(small, np.float32)
+
+
+def _thumbnail(plane: Plane) -> Plane:
+    """(64, 64) float32 in [0, 1]; percentiles 2 and 98 are black and white."""
+    small = shrink(plane)
+    ranked = np.sort(small, axis=None)
+    low, high = (_percentile(ranked, percent) for percent in _STRETCH)
     stretched = (small - np.float32(low)) / np.float32(max(high - low, _LEAST_SPAN))
     return np.asarray(np.clip(stretched, 0.0, 1.0), np.float32)
+
+
+def _percentile(ranked: Plane, percent: float) -> float:
+    """As `numpy.percentile`, which takes longer over a thumbnail than sorting it does."""
+    place, between = divmod(percent / 100.0 * (ranked.size - 1), 1.0)
+    low, high = float(ranked[int(place)]), float(ranked[min(int(place) + 1, ranked.size - 1)])
+    return low + between * (high - low)
 
 
 def _gradients(thumbnail: Plane) -> Plane:
@@ -291,16 +336,14 @@ def _gradients(thumbnail: Plane) -> Plane:
     dx = cv2.Sobel(thumbnail, cv2.CV_32F, 1, 0, ksize=1)
     dy = cv2.Sobel(thumbnail, cv2.CV_32F, 0, 1, ksize=1)
     size, angle = cv2.cartToPolar(dx, dy)
-    # Unsigned: a bright line on dark and a dark one on bright are the same edge.
-    place = (angle.ravel() * np.float32(_BINS / np.pi)) % _BINS
-    first = place.astype(np.intp) % _BINS
-    share = place - np.floor(place)
+    place = angle.ravel() * np.float32(_BINS / np.pi)
+    below = place.astype(np.intp)
     votes = size.ravel()
-    cells = np.bincount(
-        np.concatenate([_CELL_OF_PIXEL + first, _CELL_OF_PIXEL + (first + 1) % _BINS]),
-        np.concatenate([votes * (1.0 - share), votes * share]),
-        minlength=(_SIDE // _CELL) ** 2 * _BINS,
-    ).reshape(_SIDE // _CELL, _SIDE // _CELL, _BINS)
+    upper = votes * (place - below.astype(np.float32))
+    n_votes = (_SIDE // _CELL) ** 2 * _BINS
+    first, second = _CELL_OF_PIXEL + _BIN[below], _CELL_OF_PIXEL + _BIN[below + 1]
+    cells = np.bincount(first, votes - upper, n_votes) + np.bincount(second, upper, n_votes)
+    cells = cells.reshape(_SIDE // _CELL, _SIDE // _CELL, _BINS)
     blocks = np.concatenate(
         [cells[:-1, :-1], cells[1:, :-1], cells[:-1, 1:], cells[1:, 1:]], axis=-1
     )
@@ -311,5 +354,8 @@ def _gradients(thumbnail: Plane) -> Plane:
 
 
 _ROW, _COLUMN = np.divmod(np.arange(_SIDE * _SIDE), _SIDE)
+#: Bin of each ninth of a half turn, up to a whole turn. Unsigned: a bright line on dark and a dark
+#: one on bright are the same edge.
+_BIN = np.arange(2 * _BINS + 2) % _BINS
 #: First vote of each pixel's cell.
 _CELL_OF_PIXEL = ((_ROW // _CELL) * (_SIDE // _CELL) + _COLUMN // _CELL) * _BINS

@@ -33,9 +33,9 @@ from pulmofuse.curation.inspection import INSPECTION_VERSION, seen_row
 from pulmofuse.errors import StudyError, UnreadableFile
 from pulmofuse.files import (
     atomic_path,
+    content_hash,
     exclusive,
     sha256_json,
-    sha256_path,
     size_and_time,
     write_json,
 )
@@ -256,7 +256,7 @@ class _Builder:
 
     def fill(self, state: _State, wanted: list[str], progress: Callable[[int, int], None]) -> None:
         """Bring every wanted path into the state and onto the disk."""
-        stamps = {path: _stamp(self.data_root / path) for path in wanted}
+        stamps = {path: _Stamp(*size_and_time(self.data_root / path)) for path in wanted}
         todo = [path for path in wanted if not state.known(path, stamps[path])]
         done, total, unsaved = len(wanted) - len(todo), len(wanted), 0
         progress(done, total)
@@ -282,7 +282,7 @@ class _Builder:
         self, state: _State, pool: ThreadPoolExecutor, batch: list[str], stamps: dict[str, _Stamp]
     ) -> Iterator[tuple[dict[str, Any], npt.NDArray[Any] | None]]:
         """Rows of a batch in its order, with instances where they are new."""
-        hashes = list(pool.map(self._hash, batch))
+        hashes = list(pool.map(content_hash, [self.data_root / path for path in batch]))
         # The first path of each new content is decoded, the others share its rows.
         first: dict[str, str] = {}
         for path, digest in zip(batch, hashes, strict=True):
@@ -304,14 +304,6 @@ class _Builder:
                 yield row | {"reason": outcome.why, "remedy": outcome.remedy}, None
             else:
                 yield row | seen_row(outcome.seen), outcome.instances
-
-    def _hash(self, path: str) -> str | None:
-        """Content hash, None where the file cannot be read (`prepare` will say why)."""
-        file = self.data_root / path
-        try:
-            return sha256_path(file) if file.exists() else None
-        except OSError:
-            return None
 
     def _prepare(self, path: str) -> Prepared | UnreadableFile:
         try:
@@ -342,13 +334,6 @@ class _Builder:
         return Cache(
             instances, _table(readable, _INDEX_COLUMNS), _table(unreadable, _UNREADABLE_COLUMNS)
         )
-
-
-def _stamp(path: Path) -> _Stamp:
-    try:
-        return _Stamp(*size_and_time(path))
-    except (OSError, ValueError):
-        return _Stamp(-1, -1)
 
 
 def _table(rows: Any, columns: list[str]) -> pd.DataFrame:
