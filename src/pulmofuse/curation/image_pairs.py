@@ -24,11 +24,11 @@ _ALIKE = 0.72
 #: whole, for a crop, and for a large crop. Cropping costs detail, as the grid of the crop is finer;
 #: the slices of one CT, which only this figure tells apart, all show the same field. Chosen on one
 #: half of benchmarks/near_duplicates.py.
-_SAME_WHOLE, _SAME_CROP, _SAME_LARGE_CROP = 0.8, 0.75, 0.62
+_SAME_WHOLE, _SAME_CROP, _SAME_LARGE_CROP = 0.8, 0.75, 0.67
 #: Largest shift, and change of scale, of a picture shown whole.
 _WHOLE = 0.01
-#: Scale below which an axis of a view is that of a large crop: 5 % cut at both ends leave 90 %.
-_LARGE = 0.9
+#: Scale below which an axis of a view is that of a large crop; 5 % cut at both ends leave 90 %.
+_LARGE = 0.88
 #: Correlation of the detail at half size from which it is looked at in full; before that, most
 #: pairs are strangers, and the alignment is a first guess.
 _HALF_ALIKE = 0.45
