@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -70,3 +72,19 @@ class TestMissingFiles:
 def test_the_real_sets_are_there_as_a_whole_or_say_what_is_not(data_root: Path, name: str) -> None:
     _, error = scan(data_root, f"{name.replace('-', '_')}:{name}")
     assert error is None
+
+
+def test_one_picture_under_two_modalities_is_told(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = cv2.GaussianBlur(rng.normal(size=(96, 80)), (0, 0), 4)
+    picture = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+    for folder in ("ct/normal", "cxr/normal"):
+        (tmp_path / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / folder / "a.png"), picture)
+    words = ["--data-root", str(tmp_path), "--out", str(tmp_path / "m.csv")]
+    found = RUNNER.invoke(app, ["data", "scan", "folder:.", *words], env=WIDE)
+    assert found.exit_code == 0, found.output
+    odd = pd.read_csv(tmp_path / "m.odd.csv")
+    told = odd[odd["reason"].str.contains("is the same file as")]
+    assert sorted(told["path"]) == ["ct/normal/a.png", "cxr/normal/a.png"]
+    assert set(told["kind"]) == {"wrong_modality"}

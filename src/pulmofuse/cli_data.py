@@ -71,6 +71,7 @@ def data_scan(
     import pandas as pd
 
     from pulmofuse.curation import read_files, remark_rows, unreadable_files
+    from pulmofuse.curation.remarks import mark_shared_files
     from pulmofuse.schema import exclusions_frame, write_manifest
     from pulmofuse.sources import SOURCES, scan_source
     from pulmofuse.sources.base import MISSING
@@ -88,7 +89,8 @@ def data_scan(
             files = read_files(records, data_root, _store(out), display.update)
             display.finish(f"{int(files['reason'].isna().sum()):,} of {len(files):,} can be read")
         excluded = pd.concat([excluded, unreadable_files(files, records)], ignore_index=True)
-        seen = files[files["reason"].isna()][["path", "modality", "traits", "remarks"]]
+        seen = mark_shared_files(files[files["reason"].isna()])
+        seen = seen[["path", "modality", "traits", "remarks"]]
         records = records.drop(columns="traits").merge(seen, on=["path", "modality"])
         odd = remark_rows(records)
     _print_counts(records, f"{len(records):,} files in {data}")
@@ -116,6 +118,7 @@ def data_check(
 ) -> None:
     """Read every file of a manifest; list those that cannot be used, and those that are odd."""
     from pulmofuse.curation import read_files, remark_rows, unreadable_files
+    from pulmofuse.curation.remarks import mark_shared_files
     from pulmofuse.files import atomic_path
     from pulmofuse.schema import read_manifest
 
@@ -127,7 +130,7 @@ def data_check(
         faults = unreadable_files(files, frame)
         display.finish(f"{len(files) - len(faults):,} of {len(files):,} files can be read")
     joined = frame[["path", "modality", "source"]].merge(
-        files[["path", "modality", "remarks"]], on=["path", "modality"]
+        mark_shared_files(files)[["path", "modality", "remarks"]], on=["path", "modality"]
     )
     _print_odd(remark_rows(joined))
     print_exclusions(faults)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+
+import pandas as pd
 
 from pulmofuse.schema import Oddity
 
-__all__ = ["Oddity", "Remark"]
+__all__ = ["Oddity", "Remark", "mark_shared_files"]
 
 
 @dataclass(frozen=True)
@@ -22,3 +25,38 @@ class Remark:
     kind: Oddity
     reason: str
     remedy: str
+
+
+def mark_shared_files(records: pd.DataFrame) -> pd.DataFrame:
+    """Add a remark to every file whose very content stands under another modality as well.
+
+    A picture is CT or X-ray and never both, whatever the classifier of views makes of it; which of
+    the two places is wrong, its bytes do not say.
+
+    Args:
+        records: path, modality, sha256 (null where unknown), remarks (JSON text, or null); no index
+            label stands twice.
+
+    Returns:
+        The same rows and columns, with those remarks.
+    """
+    known = records[records["sha256"].notna()]
+    modalities = known.groupby("sha256")["modality"].transform("nunique")
+    shared = known[modalities > 1]
+    if shared.empty:
+        return records
+    marked = records["remarks"].copy()
+    for _, copies in shared.groupby("sha256"):
+        for row, path, modality in zip(
+            copies.index, copies["path"], copies["modality"], strict=True
+        ):
+            others = copies[copies["modality"] != modality]
+            other = f"{others['path'].iloc[0]}, among {str(others['modality'].iloc[0]).upper()}"
+            remark = Remark(
+                Oddity.WRONG_MODALITY,
+                f"{path}, among {str(modality).upper()}, is the same file as {other}",
+                "leave it out where it does not belong",
+            )
+            before = json.loads(marked[row]) if isinstance(marked[row], str) else []
+            marked[row] = json.dumps([*before, asdict(remark)])
+    return records.assign(remarks=marked)
