@@ -326,6 +326,10 @@ def test_three_classes_are_macro_averaged(plain) -> None:
     # COVID-19 is told from the rest with AUC 1, each of the others with .75 at best.
     assert check.value == pytest.approx((1 + 0.75 + 0.75) / 3, abs=0.05)
     assert "tells the classes apart" in check.detail
+    # The mean is no failure, but a class that is given away is.
+    assert check.value < check.thresholds["fail_above"]
+    assert check.verdict == "fail"
+    assert "covid19 is told from all others: AUC 1.00." in check.detail
 
 
 def test_age_that_predicts_the_class_is_found(plain) -> None:

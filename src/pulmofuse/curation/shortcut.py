@@ -48,7 +48,7 @@ _LEAF, _LEAF_SHARE = 10, 0.1
 _SINGLE_LEAVES = 8
 
 #: Larger tables are sampled, patient by patient: an AUC from 3,000 records is known to about .02.
-_MAX_RECORDS = 3000
+MAX_RECORDS = 3000
 
 #: The forest computes in float32 and sums columns; a trait beyond this is taken for this, which
 #: leaves sums of a hundred million records within float32's range.
@@ -83,6 +83,7 @@ class Shortcut:
         null_95: 95th percentile of a simpler classifier's AUC under shuffled classes (`chance`);
             None without features.
         left_out: classes with one patient, whom no fold can both learn from and predict.
+        by_class: AUC of each class against all others, from what `auc` is of.
     """
 
     auc: float
@@ -92,10 +93,11 @@ class Shortcut:
     p_value: float | None = None
     null_95: float | None = None
     left_out: tuple[str, ...] = ()
+    by_class: tuple[tuple[str, float], ...] = ()
 
 
 def draw_patients(records: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """All records, or about `_MAX_RECORDS` of randomly drawn patients, shared among them.
+    """All records, or about `MAX_RECORDS` of randomly drawn patients, shared among them.
 
     Every class gets an equal room, and a class that does not fill it leaves the rest to the larger
     ones: of 200,000 records with 100 of a rare class those 100 are kept. Inside a class as many
@@ -107,7 +109,7 @@ def draw_patients(records: pd.DataFrame, seed: int) -> pd.DataFrame:
         seed: of the draw; the order of rows does not matter for who is drawn, only for which of
             their records.
     """
-    if len(records) <= _MAX_RECORDS:
+    if len(records) <= MAX_RECORDS:
         return records
     rng = np.random.default_rng(seed)
     names, y = np.unique(records["y_true"].to_numpy(dtype=str), return_inverse=True)
@@ -119,7 +121,7 @@ def draw_patients(records: pd.DataFrame, seed: int) -> pd.DataFrame:
     order = rng.permutation(len(records))
     place = pd.Series(unit[order], index=order).groupby(unit[order]).cumcount().sort_index()
     totals = np.bincount(codes % len(names), weights=sizes)
-    caps, left = np.zeros_like(sizes), _MAX_RECORDS
+    caps, left = np.zeros_like(sizes), MAX_RECORDS
     for n_left, c in zip(range(len(names), 0, -1), np.argsort(totals, kind="stable"), strict=True):
         room = max(1, left // n_left)
         drawn = rng.permutation(np.flatnonzero(codes % len(names) == c))[:room]
@@ -194,7 +196,7 @@ def measure_shortcut(
     if features.shape[1] == 0:
         return Shortcut(0.5, 0.5, 0.5, (), left_out=left_out)
     kept = ~target.astype(str).isin(left_out).to_numpy()
-    _, y = np.unique(target.to_numpy(dtype=str)[kept], return_inverse=True)
+    names, y = np.unique(target.to_numpy(dtype=str)[kept], return_inverse=True)
     groups = patients.to_numpy(dtype=str)[kept]
     X = features.to_numpy(dtype=np.float64)[kept]
     n_folds = min(_FOLDS, int(n_patients.min()))
@@ -214,7 +216,8 @@ def measure_shortcut(
     low, high = percentile_interval(_macro_auc(y, best, weights))
     null = chance(X, y, groups, folds, seed)
     auc = max(whole, *alone)
-    return Shortcut(auc, low, high, tuple(found), null.p_value, null.high, left_out)
+    by_class = tuple((str(n), float(weighted_auc(y == c, best[:, c]))) for c, n in enumerate(names))
+    return Shortcut(auc, low, high, tuple(found), null.p_value, null.high, left_out, by_class)
 
 
 def _folds(y: NDArray[np.intp], groups: NDArray[Any], n: int, seed: int) -> Folds:
