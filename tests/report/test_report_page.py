@@ -341,11 +341,11 @@ def test_accepted_leaks_are_not_contradicted_further_down(tmp_path: Path) -> Non
     folder = _with_checks(
         make_study(tmp_path / "study", THREE, simulated=False),
         {"id": "leakage.patient", "verdict": "fail", "detail": "9 patients are in two splits."},
-        {"id": "leakage.series", "verdict": "fail", "detail": "4 volumes are torn."},
+        {"id": "leakage.series", "verdict": "fail", "detail": "4 volumes are torn.", "value": 4.0},
     )
     page = read_page(folder / "report.html")
     assert "9 patients are in two splits." in page.texts["split"]
-    assert "the study went on with it: 4 volumes are torn." in page.texts["split"]
+    assert "the study went on: leakage.patient (0), leakage.series (4);" in page.texts["split"]
     card = (folder / "model_card.md").read_text(encoding="utf-8")
     for text in (*page.texts.values(), card):
         assert "No patient" not in text
@@ -367,6 +367,7 @@ def test_one_modality_pairs_nothing(study_copy: Path) -> None:
     write_report(study_copy)
     page = read_page(study_copy / "report.html")
     assert "One modality, nothing is paired" in page.texts["answer"]
+    assert "Fusion cohort" not in page.texts["split"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from pulmofuse.report.doubts import pairing
 from pulmofuse.report.names import MODALITY_TITLES, class_title, subset_title
 from pulmofuse.report.pictures import thumbnail_uri
 from pulmofuse.report.study_files import StudyFiles
@@ -136,7 +137,7 @@ def source_rows(study: StudyFiles) -> list[SourceRow]:
 
 
 def patient_rows(study: StudyFiles) -> list[PatientRow]:
-    """Patients per split: of each modality in the manifest, and of the fusion cohort."""
+    """Patients per split: of each modality in the manifest, and of the fusion cohort if any."""
     rows = []
     if study.manifest is not None:
         for modality in Modality:
@@ -145,8 +146,8 @@ def patient_rows(study: StudyFiles) -> list[PatientRow]:
                 title = f"{subset_title(modality.value)} (people, as far as known)"
                 rows.append(_patients(title, modality.value, part))
     cohort = study.predictions[study.predictions["method"] != "per_record"]
-    if len(cohort):
-        kind = "simulated" if study.simulated else "paired"
+    kind = pairing(study)
+    if len(cohort) and kind:
         rows.append(_patients(f"Fusion cohort ({kind} patients)", "fusion", cohort))
     return rows
 

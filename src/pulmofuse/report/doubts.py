@@ -24,7 +24,7 @@ CONTROL_TITLES = {
     "lung_outline": "Outline of the lungs",
     "between_coughs": "Between the coughs",
 }
-_LEAKAGE, _LEAKAGE_PATIENT = "leakage.", "leakage.patient"
+_LEAKAGE_PATIENT = "leakage.patient"
 _METHOD_TITLES = {"model": "the model", "probe": "a probe"}
 #: What knows nothing of disease: an AUC above chance is a shortcut.
 SHORTCUTS = ("lungs_blanked", "border_only", "between_coughs")
@@ -120,16 +120,18 @@ def pairing_chip(study: StudyFiles) -> str:
 
 
 def split_text(study: StudyFiles) -> str:
-    """How the patients were split, and what the audit found of it, in its own words."""
+    """How the patients were split, and what the audit found of it."""
     parts = ["Patients, not files, are dealt out."]
-    leaks = [c for c in accepted_leaks(study) if c.id.startswith(_LEAKAGE)]
+    leaks = accepted_leaks(study)
     if study.audit is None:
         parts.append("Nobody checked it: there is no audit.")
     else:
         parts += [c.detail for c in study.audit.checks if c.id == _LEAKAGE_PATIENT]
-    others = [check.detail for check in leaks if check.id != _LEAKAGE_PATIENT]
-    if others:
-        parts += ["This split leaks, and the study went on with it:", *others]
+    if leaks:
+        named = ", ".join(f"{check.id} ({check.value or 0:,.0f})" for check in leaks)
+        parts.append(
+            f"Leaks were found, and the study went on: {named}; the audit below says more."
+        )
     if study.config is not None:
         parts.append(_dealt(study.config.split))
     parts.append("Training chooses the epoch, calibration and threshold on validation.")
