@@ -1,10 +1,12 @@
 """Near-duplicate search: recall and precision, what it finds in the published sets, and growth.
 
     python benchmarks/near_duplicates.py accuracy --data-root DIR [--half tune|report] [--seed N]
+                                                  [--large-crops]
     python benchmarks/near_duplicates.py lists    --data-root DIR --out DIR
     python benchmarks/near_duplicates.py growth   --data-root DIR --out DIR [--sizes N ...]
 
-`accuracy` hides 500 transformed copies of images, and 500 of recordings, among the real ones.
+`accuracy` hides 500 transformed copies of images, and 500 of recordings, among the real ones;
+with `--large-crops` only of images, each cut by 10 to 30 % of a side.
 `lists` writes the pairs of each published set as CSV, with a picture of the pairs beside it.
 `growth` times `find_pairs` on made-up collections, each size in a process of its own: real X-rays,
 bent at random with a trace of another, so that they look like X-rays and none is a copy of another.
@@ -14,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import resource
 import subprocess
@@ -25,15 +26,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-import soundfile
-import soxr
+from near_duplicates_material import (
+    KINDS,
+    LARGE_KINDS,
+    Generator,
+    image_copy,
+    made_up_images,
+    made_up_sounds,
+    sound_copy,
+)
 
 from pulmofuse.curation.fingerprints import image_fingerprint, sound_fingerprint
-from pulmofuse.curation.image_fingerprint import LENGTH
 from pulmofuse.curation.pairs import find_pairs
-from pulmofuse.curation.sound_fingerprint import N_BANDS, N_STEPS
 from pulmofuse.errors import UnreadableFile
-from pulmofuse.io import Image, read_image, read_sound
+from pulmofuse.io import read_image, read_sound
 from pulmofuse.sources import scan_source
 
 IMAGE_FOLDERS = (
@@ -42,6 +48,7 @@ IMAGE_FOLDERS = (
     "covid-chestxray-dataset/images",
     "ct-volume-example",
 )
+XRAY_FOLDERS = ("darkcovidnet", "covid-chestxray-dataset/images")
 SOUND_FOLDER = "covid19-cough/raw"
 SOURCES = {
     "covid_ct": "covid-ct",
@@ -50,101 +57,10 @@ SOURCES = {
     "covid19_cough": "covid19-cough",
 }
 N_COPIES = 500
-RATES_HZ = (8000, 16_000, 22_050, 44_100, 48_000)
-OPUS_RATES_HZ = (8000, 16_000, 48_000)
-BLOCK = 1 << 14
-SIDE = 96
-ONSET = 4 + N_BANDS * N_STEPS // 2
 CELL = 200
 MONTAGE_PAIRS = 60
 COLUMNS = ["path_a", "path_b", "kind", "score", "label_a", "label_b"]
 COLUMNS += ["split_a", "split_b", "patient_a", "patient_b"]
-
-Generator = np.random.Generator
-
-
-# ---------------------------------------------------------------------------- transformed copies
-def crop(pixels: np.ndarray, rng: Generator) -> np.ndarray:
-    """Up to 5 % cut off at each edge."""
-    height, width = pixels.shape
-    top, bottom, left, right = rng.uniform(0, 0.05, 4)
-    rows = slice(int(top * height), height - int(bottom * height))
-    return pixels[rows, int(left * width) : width - int(right * width)]
-
-
-def resize(pixels: np.ndarray, rng: Generator) -> np.ndarray:
-    """Half to one and a half times the size, now and then of other proportions."""
-    scale = rng.uniform(0.5, 1.5)
-    stretch = rng.uniform(0.9, 1.1) if rng.random() < 0.3 else 1.0
-    height, width = pixels.shape
-    size = max(32, round(width * scale * stretch)), max(32, round(height * scale))
-    ways = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
-    return cv2.resize(pixels, size, interpolation=ways[rng.integers(len(ways))])
-
-
-def brighten(pixels: np.ndarray, rng: Generator) -> np.ndarray:
-    """Other gamma, contrast and brightness, clipped."""
-    curved = np.clip(pixels, 0, 1) ** rng.uniform(0.8, 1.25)
-    return (curved - 0.5) * rng.uniform(0.8, 1.2) + 0.5 + rng.uniform(-0.15, 0.15)
-
-
-def encode(pixels: np.ndarray, way: str, rng: Generator) -> bytes:
-    """A file: JPEG of quality 40 to 95, or PNG of 8 or 16 bits."""
-    clipped = np.clip(pixels, 0, 1)
-    if way == "jpeg":
-        options = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 96))]
-        return cv2.imencode(".jpg", np.round(clipped * 255).astype(np.uint8), options)[1].tobytes()
-    deep = np.round(clipped * 65535).astype(np.uint16)
-    grey = deep if way == "png16" else np.round(clipped * 255).astype(np.uint8)
-    return cv2.imencode(".png", grey)[1].tobytes()
-
-
-CHANGES = {"crop": crop, "resize": resize, "brightness": brighten}
-KINDS = ("re-encoded", "resize", "crop", "brightness", "16 bit", *["combination"] * 5)
-
-
-def image_copy(image: Image, kind: str, rng: Generator) -> bytes:
-    """A transformed copy of an image as a file."""
-    pixels = image.pixels[0]
-    if kind in CHANGES:
-        pixels = CHANGES[kind](pixels, rng)
-    elif kind == "combination":
-        for change in CHANGES.values():
-            if rng.random() < 0.7:
-                pixels = change(pixels, rng)
-    way = {"re-encoded": "jpeg", "16 bit": "png16"}.get(kind)
-    return encode(pixels, way or ("jpeg", "png", "png16")[rng.integers(3)], rng)
-
-
-def sound_copy(samples: np.ndarray, rate_hz: int, rng: Generator) -> bytes:
-    """A copy trimmed, padded, resampled, louder, stereo or in another format; some of them."""
-    if rng.random() < 0.7:
-        start, stop = (int(x) for x in rng.uniform(0, 0.05, 2) * len(samples))
-        samples = samples[start : len(samples) - stop]
-    if rng.random() < 0.5:
-        before, behind = (int(x) for x in rng.uniform(0, 1, 2) * rate_hz)
-        samples = np.pad(samples, (before, behind))
-    form = ("MP3", "OPUS", "VORBIS", "FLAC", "WAV")[rng.integers(5)]
-    rates = OPUS_RATES_HZ if form == "OPUS" else RATES_HZ
-    if rng.random() < 0.7 or rate_hz not in rates:
-        to = rates[rng.integers(len(rates))]
-        samples, rate_hz = soxr.resample(samples, rate_hz, to), to
-    samples = np.clip(samples * 10 ** (rng.uniform(-12, 3) / 20), -1, 1)
-    if rng.random() < 0.3:
-        samples = np.stack([samples, samples], axis=1)
-    stream = io.BytesIO()
-    options = {
-        "MP3": {"format": "MP3", "compression_level": float(rng.uniform(0.2, 0.9))},
-        "OPUS": {"format": "OGG", "subtype": "OPUS"},
-        "VORBIS": {"format": "OGG", "subtype": "VORBIS"},
-    }
-    channels = 1 if samples.ndim == 1 else samples.shape[1]
-    chosen = options.get(form, {"format": form})
-    with soundfile.SoundFile(stream, "w", rate_hz, channels, **chosen) as file:
-        # In blocks: libsndfile's Vorbis writer overflows its stack on a minute at once.
-        for start in range(0, len(samples), BLOCK):
-            file.write(samples[start : start + BLOCK])
-    return stream.getvalue()
 
 
 # ------------------------------------------------------------------------------------- accuracy
@@ -175,22 +91,29 @@ def make_image_copy(path: Path, number: int, rng: Generator) -> tuple[str, bytes
     return kind, image_copy(read_image(path), kind, rng)
 
 
+def make_large_crop(path: Path, number: int, rng: Generator) -> tuple[str, bytes]:
+    """Kind and file of the copy."""
+    kind = LARGE_KINDS[number % len(LARGE_KINDS)]
+    return kind, image_copy(read_image(path), kind, rng)
+
+
 def make_sound_copy(path: Path, _number: int, rng: Generator) -> tuple[str, bytes]:
     """Kind and file of the copy."""
     sound = read_sound(path)
     return "combination", sound_copy(sound.samples.mean(axis=0), sound.sample_rate_hz, rng)
 
 
-def accuracy(root: Path, half: str, seed: int) -> None:
+def accuracy(root: Path, half: str, seed: int, large_crops: bool) -> None:
     """Hide copies, look for them, print recall and precision."""
-    jobs = (
-        ("image", "cxr", files(root, IMAGE_FOLDERS), image_print, make_image_copy),
-        ("sound", "cough", files(root, (SOUND_FOLDER,)), sound_print, make_sound_copy),
+    ordinary = (
+        ("image", "cxr", IMAGE_FOLDERS, image_print, make_image_copy),
+        ("sound", "cough", (SOUND_FOLDER,), sound_print, make_sound_copy),
     )
-    for name, modality, paths, take, make in jobs:
+    cropped = (("large crop", "cxr", IMAGE_FOLDERS, image_print, make_large_crop),)
+    for name, modality, folders, take, make in cropped if large_crops else ordinary:
         rng = np.random.default_rng([seed, half == "report"])
         rows, usable = [], []
-        for path in paths:
+        for path in files(root, folders):
             try:
                 rows.append((path.relative_to(root).as_posix(), modality, None, take(path)))
             except UnreadableFile:
@@ -314,10 +237,13 @@ def growth(root: Path, out: Path, sizes: list[int]) -> None:
     """Time `find_pairs` at several sizes and print the exponent between the first and the last."""
     out.mkdir(parents=True, exist_ok=True)
     rows = []
-    for what, make in (("image", made_up_images), ("sound", made_up_sounds)):
+    for what in ("image", "sound"):
         path = out / f"made_up_{what}.npy"
-        if not path.exists():
-            np.save(path, make(root, max(sizes)))
+        if not path.exists() and what == "image":
+            np.save(path, made_up_images(files(root, XRAY_FOLDERS), max(sizes)))
+        elif not path.exists():
+            prints = [mark for mark in map(try_sound, files(root, (SOUND_FOLDER,))) if mark]
+            np.save(path, made_up_sounds(prints, max(sizes)))
         measured = []
         for size in sizes:
             command = [sys.executable, __file__, "once", "--out", str(path), "--sizes", str(size)]
@@ -353,64 +279,6 @@ def once(path: Path, size: int) -> None:
     print(json.dumps(row | {"peak_gib": round(peak, 2), "before_gib": round(before, 2)}))
 
 
-def made_up_images(root: Path, count: int) -> np.ndarray:
-    """Fingerprints (count, LENGTH) of bent X-rays with a trace of another; one in 200 is copied."""
-    rng = np.random.default_rng(0)
-    folders = ("darkcovidnet", "covid-chestxray-dataset/images")
-    real = [
-        cv2.resize(read_image(path).pixels[0], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-        for path in files(root, folders)
-    ]
-    out = np.empty((count, LENGTH), np.uint8)
-    last = real[0]
-    for row in range(count):
-        one, other = (bent(real[rng.integers(len(real))], rng) for _ in range(2))
-        share = rng.uniform(0, 0.2)
-        picture = (1 - share) * one + share * other
-        if row % 200 == 199:
-            picture = brighten(last, rng)
-        last = picture.astype(np.float32)
-        out[row] = np.frombuffer(image_fingerprint(Image(last[None], False, {})), np.uint8)
-    return out
-
-
-def bent(picture: np.ndarray, rng: Generator) -> np.ndarray:
-    """A picture, mirrored or not, bent smoothly by about 4 % of its side, never twice alike."""
-    places = np.arange(SIDE, dtype=np.float32)
-    shifts = [
-        cv2.resize(rng.normal(0, 0.04 * SIDE, (5, 5)).astype(np.float32), (SIDE, SIDE),
-                   interpolation=cv2.INTER_CUBIC)
-        for _ in range(2)
-    ]  # fmt: skip
-    columns = (places if rng.random() < 0.5 else places[::-1]) + shifts[0]
-    return cv2.remap(picture, columns, places[:, None] + shifts[1], cv2.INTER_LINEAR,
-                     borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
-
-
-def made_up_sounds(root: Path, count: int) -> np.ndarray:
-    """Rows of number of onsets and fingerprint; each onset is a real one, moved."""
-    rng = np.random.default_rng(0)
-    width = ONSET
-    prints = [p for p in map(try_sound, files(root, (SOUND_FOLDER,))) if p]
-    onsets = np.frombuffer(b"".join(prints), np.uint8).reshape(-1, width)
-    numbers = np.array([len(p) // width for p in prints])
-    levels = np.stack([onsets[:, 4:] & 15, onsets[:, 4:] >> 4], axis=-1)
-    levels = levels.reshape(-1, N_STEPS, N_BANDS).astype(np.float32)
-    out = np.zeros((count, 1 + 16 * width), np.uint8)
-    for row in range(count):
-        n = int(rng.choice(numbers))
-        mixed = [
-            np.roll(levels[rng.integers(len(levels))], rng.integers((N_STEPS, N_BANDS)), (0, 1))
-            + 0.3 * levels[rng.integers(len(levels))]
-            for _ in range(n)
-        ]
-        whole = np.round(np.array(mixed) / 1.3).astype(np.uint8).reshape(n, -1, 2)
-        times = rng.uniform(0, 0.5 * n, n).astype("<f4").view(np.uint8).reshape(n, 4)
-        out[row, 0] = n
-        out[row, 1 : 1 + n * width] = np.hstack([times, whole[..., 0] | whole[..., 1] << 4]).ravel()
-    return out
-
-
 def try_sound(path: Path) -> bytes | None:
     """Fingerprint, or None for a file that cannot be read."""
     try:
@@ -427,11 +295,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--half", choices=("tune", "report"), default="report")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--large-crops", action="store_true")
     parser.add_argument("--sizes", type=int, nargs="+", default=[20_000, 50_000, 100_000, 200_000])
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     if arguments.what == "accuracy":
-        accuracy(arguments.data_root, arguments.half, arguments.seed)
+        accuracy(arguments.data_root, arguments.half, arguments.seed, arguments.large_crops)
     elif arguments.what == "lists":
         lists(arguments.data_root, arguments.out)
     elif arguments.what == "growth":
