@@ -122,9 +122,11 @@ def _image(path: Path) -> np.ndarray:
 def _spectrogram(path: Path) -> np.ndarray:
     """(height, width) uint8: the log-mel spectrogram of the recording, silent ends cut off."""
     front_end = CoughPreprocessing()
-    windows = prepare(path, Modality.COUGH, front_end).instances
+    sound = prepare(path, Modality.COUGH, front_end).instances.reshape(-1)
+    # The last window is padded with zeros, which say nothing; one frame has to stay.
+    sound = sound[: max(front_end.n_fft + 1, 1 + int(np.flatnonzero(sound).max(initial=0)))]
     with torch.inference_mode():
-        log_mel = LogMel(front_end)(to_tensor(windows.reshape(1, -1)))[0].numpy()
+        log_mel = LogMel(front_end)(to_tensor(sound[None]))[0].numpy()
     return cv2.resize(decibel_picture(log_mel), _SPECTROGRAM_PX, interpolation=cv2.INTER_AREA)
 
 
