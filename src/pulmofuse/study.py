@@ -19,7 +19,7 @@ import pulmofuse
 from pulmofuse.config import StudyConfig, dump_config
 from pulmofuse.curation import split_hash, stop_on_leaks
 from pulmofuse.evaluation import comparison_table, evaluate, fusion_gain
-from pulmofuse.evaluation.matching import CONFOUNDERS, matched_rows
+from pulmofuse.evaluation.matching import CONFOUNDERS
 from pulmofuse.files import (
     atomic_path,
     read_json,
@@ -313,20 +313,9 @@ def _control(run: _Run, cohort: Cohort) -> None:
         return
 
     def work() -> str:
-        controls = run_controls(run.parts, cohort, config, run.reporter.update)
-        target, statistics = config.target, config.evaluation
-        matched = pd.DataFrame(
-            matched_rows(
-                run.predictions,
-                cohort.records,
-                target.classes,
-                target.positive,
-                statistics,
-                config.seed,
-            )
-        ).rename(columns={"subset": "modality"})
-        matched = matched.assign(control="matched on " + matched["matched_on"], method="model")
-        table = pd.concat([controls, matched[list(controls.columns)]], ignore_index=True)
+        table = run_controls(
+            run.parts, run.scores, cohort, run.predictions, config, run.reporter.update
+        )
         write_csv(out / "controls.csv", table)
         return f"{len(table):,} rows"
 

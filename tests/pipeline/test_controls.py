@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pulmofuse.config import StudyConfig, parse_config
+from pulmofuse.curation import shortcut as shortcut_module
 from pulmofuse.evaluation import identity_calibration
 from pulmofuse.inference import Unimodal, score_records
 from pulmofuse.models import Classifier
@@ -40,8 +41,9 @@ class _MiddleMean(Classifier):
         super().__init__(1, n_classes, 0.0)
         with torch.no_grad():
             # Steep enough to tell, too flat to reach 1 and make ties.
-            self.head[1].weight.copy_(torch.tensor([[-5.0], [5.0]]))  # type: ignore[operator]
-            self.head[1].bias.copy_(torch.tensor([3.0, -3.0]))  # type: ignore[operator]
+            slope = torch.linspace(-5.0, 5.0, n_classes)
+            self.head[1].weight.copy_(slope[:, None])  # type: ignore[operator]
+            self.head[1].bias.copy_(-0.6 * slope)  # type: ignore[operator]
 
     def feature_map(self, x: Tensor) -> Tensor:
         third = x.shape[-1] // 3
@@ -69,6 +71,7 @@ def _cohort(instances: np.ndarray, ill: np.ndarray) -> Cohort:
             "modality": "ct",
             "split": split,
             "y_true": np.where(ill, "covid19", "normal"),
+            "sex": np.where(np.arange(N) // 6 % 2, "F", "M"),
             "start": np.arange(N),
             "stop": np.arange(N) + 1,
         }
@@ -78,10 +81,17 @@ def _cohort(instances: np.ndarray, ill: np.ndarray) -> Cohort:
     return Cohort(records, pd.DataFrame(), {Modality.CT: cache})
 
 
-def _run(instances: np.ndarray, ill: np.ndarray) -> pd.DataFrame:
-    config: StudyConfig = parse_config(CONFIG)
-    part = Unimodal(Modality.CT, config.ct, _MiddleMean(), identity_calibration(2))
-    return run_controls({Modality.CT: part}, _cohort(instances, ill), config)
+def _run(cohort: Cohort, text: str = CONFIG) -> pd.DataFrame:
+    config: StudyConfig = parse_config(text)
+    classes = config.target.classes
+    part = Unimodal(
+        Modality.CT, config.ct, _MiddleMean(len(classes)), identity_calibration(len(classes))
+    )
+    scores = score_records(part, classes, cohort.records, cohort.caches[Modality.CT].instances)
+    columns = ["record_id", "patient_id", "split", "y_true"]
+    predictions = cohort.records[columns].assign(subset="ct", method="per_record")
+    predictions = predictions.merge(scores.table, on="record_id")
+    return run_controls({Modality.CT: part}, {Modality.CT: scores}, cohort, predictions, config)
 
 
 def _value(table: pd.DataFrame, control: str, method: str) -> tuple[float, str]:
@@ -99,13 +109,13 @@ def shortcut(bodies: np.ndarray, ill: np.ndarray) -> pd.DataFrame:
     """The classes differ in a bright stripe at the very edge."""
     marked = bodies.copy()
     marked[ill, :3, :] = 200
-    return _run(marked, ill)
+    return _run(_cohort(marked, ill))
 
 
 @pytest.fixture(scope="module")
 def disease(bodies: np.ndarray, ill: np.ndarray) -> pd.DataFrame:
     """The classes differ in white patches in the middle of the image."""
-    return _run(_sick(bodies, ill), ill)
+    return _run(_cohort(_sick(bodies, ill), ill))
 
 
 def _sick(bodies: np.ndarray, ill: np.ndarray) -> np.ndarray:
@@ -121,8 +131,12 @@ def test_every_control_has_a_row_of_the_model_and_of_the_probe(shortcut: pd.Data
     expected = [(name, method) for name in names for method in ("model", "probe")]
     # A mask is no picture that the model could be asked about.
     expected.append(("lung_outline", "probe"))
+    # What is asked of the manifest comes last.
+    expected.append(("matched on sex", "model"))
     found = list(zip(shortcut["control"], shortcut["method"], strict=True))
-    assert sorted(found) == sorted(expected)
+    assert sorted(found[:-1]) == sorted(expected[:-1])
+    assert found[-1] == expected[-1]
+    assert shortcut["metric"].tolist() == ["roc_auc"] * 9 + ["roc_auc_matched"]
     assert (shortcut["low"] <= shortcut["value"]).all()
     assert (shortcut["value"] <= shortcut["high"]).all()
     assert set(shortcut["n_patients"]) == {25}
@@ -174,19 +188,72 @@ def test_the_cache_is_read_in_blocks(
             return np.asarray(super().__getitem__(key))  # type: ignore[index]
 
     monkeypatch.setattr(module, "CONTROLS", {})
-    _run(bodies.view(Watched), ill)
+    _run(_cohort(bodies.view(Watched), ill))
     assert max(largest) <= 64 < N
 
 
-def test_large_splits_are_sampled_by_patient_and_rare_classes_stay(
+def test_the_unaltered_records_are_not_scored_again(
     bodies: np.ndarray, ill: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_RECORDS", 40)
-    records = _cohort(bodies, ill).records.assign(
-        y_true=["covid19"] * 10 + ["normal"] * (N - 10), patient_id=[f"p{i // 2}" for i in range(N)]
-    )
-    chosen = module._sample(records, 2, seed=1)
-    assert (chosen["y_true"] == "covid19").sum() == 10
-    assert len(chosen) == 30
-    counts = chosen.groupby("patient_id").size()
-    assert (counts == 2).all()
+    scored: list[int] = []
+    plain = module.infer
+
+    def watched(model: Classifier, instances: np.ndarray, rows: np.ndarray) -> object:
+        scored.append(len(rows))
+        return plain(model, instances, rows)
+
+    monkeypatch.setattr(module, "infer", watched)
+    _run(_cohort(bodies, ill))
+    # Four controls by two networks; the unaltered records only by the one it started from.
+    assert sum(scored) == (4 * 2 + 1) * N
+
+
+def test_of_large_splits_rare_classes_stay(
+    bodies: np.ndarray, ill: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shortcut_module, "MAX_RECORDS", 20)
+    # One patient, whose records alone are more than a class may have.
+    cohort = _cohort(bodies, ill)
+    rare = np.arange(N) % 3 == np.arange(N) // 50
+    records = cohort.records
+    records["y_true"] = np.where(rare, "covid19", "normal")
+    records.loc[rare, "patient_id"] = "lone-" + records["split"]
+    table = _run(cohort)
+    controls = table[table["metric"] == "roc_auc"]
+    assert len(controls) == 9
+    assert controls["value"].notna().all()
+    assert controls["n_patients"].max() < 25
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ("train", "the training records lack pneumonia, so there is no probe"),
+        ("val", "the validation records lack pneumonia, so there is no probe"),
+        ("test", "the test records lack pneumonia"),
+    ],
+)
+def test_what_cannot_be_computed_says_why(
+    bodies: np.ndarray, ill: np.ndarray, split: str, words: str
+) -> None:
+    text = CONFIG.replace("covid19]", "covid19, pneumonia]").replace("positive: covid19, ", "")
+    text = text.replace("covid19: covid19}", "covid19: covid19, pneumonia: pneumonia}")
+    cohort = _cohort(bodies, ill)
+    # One patient of the third class in every split but one.
+    third = (np.arange(N) < 6) & (cohort.records["split"] != split)
+    cohort.records.loc[third, "y_true"] = "pneumonia"
+    table = _run(cohort, text)
+    probes = table[table["method"] == "probe"]
+    assert len(probes) == 5
+    assert probes["value"].isna().all()
+    assert probes["detail"].str.endswith(words).all()
+    models = table[(table["method"] == "model") & (table["metric"] == "roc_auc")]
+    assert models["value"].isna().all() == (split == "test")
+
+
+def test_nothing_to_test_gives_no_row_of_controls(bodies: np.ndarray, ill: np.ndarray) -> None:
+    cohort = _cohort(bodies, ill)
+    kept = cohort.records[cohort.records["split"] != "test"].reset_index(drop=True)
+    table = _run(Cohort(kept, cohort.excluded, cohort.caches))
+    assert tuple(table.columns) == COLUMNS
+    assert table.empty

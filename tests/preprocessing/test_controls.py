@@ -7,7 +7,7 @@ import pytest
 
 from pulmofuse.config import CoughPreprocessing, CtPreprocessing, CxrPreprocessing
 from pulmofuse.preprocessing import controls
-from pulmofuse.preprocessing.controls import BORDER, CONTROLS
+from pulmofuse.preprocessing.controls import BORDER, CONTROLS, find
 from pulmofuse.preprocessing.lungs import lung_mask
 from pulmofuse.schema import Label, Modality
 from pulmofuse.sources.phantom import draw_cough, draw_ct, draw_cxr
@@ -31,11 +31,13 @@ def _images(modality: Modality, n: int = 6) -> np.ndarray:
 
 
 def _alter(name: str, modality: Modality, instances: np.ndarray) -> np.ndarray:
-    altered = CONTROLS[name].alter(instances, modality, CONFIGS[modality])
-    assert altered.instances.shape == instances.shape
-    assert altered.instances.dtype == instances.dtype
-    assert altered.missed.shape == (len(instances),)
-    return altered.instances
+    found = find(instances, modality, CONFIGS[modality])
+    assert found.masks.shape == instances.shape
+    assert found.missed.shape == (len(instances),)
+    altered = CONTROLS[name].alter(instances, found.masks)
+    assert altered.shape == instances.shape
+    assert altered.dtype == instances.dtype
+    return altered
 
 
 @pytest.mark.parametrize("modality", IMAGES)
@@ -81,8 +83,7 @@ def test_the_outline_is_black_and_white(modality: Modality) -> None:
 
 def test_an_image_without_lungs_is_counted() -> None:
     images = np.concatenate([_images(Modality.CT, 2), np.zeros((1, SIZE, SIZE), dtype=np.uint8)])
-    altered = CONTROLS["lungs_blanked"].alter(images, Modality.CT, CONFIGS[Modality.CT])
-    assert altered.missed.tolist() == [False, False, True]
+    assert find(images, Modality.CT, CONFIGS[Modality.CT]).missed.tolist() == [False, False, True]
 
 
 def test_coughs_are_silenced_and_the_rest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,16 +93,17 @@ def test_coughs_are_silenced_and_the_rest_is_kept(monkeypatch: pytest.MonkeyPatc
     spans = np.array([[0.5, 1.0], [1.5, 1.75]])
     heard: list[tuple[float, int]] = []
 
-    def find(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
+    def coughs(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
         heard.append((float(np.abs(samples).max()), sample_rate_hz))
         return spans if len(heard) < 3 else spans[:0]
 
-    monkeypatch.setattr(controls, "find_coughs", find)
-    altered = CONTROLS["between_coughs"].alter(waves, Modality.COUGH, CONFIGS[Modality.COUGH])
-    assert altered.missed.tolist() == [False, False, True]
+    monkeypatch.setattr(controls, "find_coughs", coughs)
+    found = find(waves, Modality.COUGH, CONFIGS[Modality.COUGH])
+    assert found.missed.tolist() == [False, False, True]
+    altered = CONTROLS["between_coughs"].alter(waves, found.masks)
     assert all(peak <= 1 and rate == SAMPLE_RATE_HZ for peak, rate in heard)
-    np.testing.assert_array_equal(altered.instances[2], waves[2])
-    for rest, wave in zip(altered.instances[:2], waves[:2], strict=True):
+    np.testing.assert_array_equal(altered[2], waves[2])
+    for rest, wave in zip(altered[:2], waves[:2], strict=True):
         for start_s, end_s in spans:
             assert not rest[int(start_s * SAMPLE_RATE_HZ) : int(end_s * SAMPLE_RATE_HZ)].any()
         # A tenth of a second on either side is more than any margin.
@@ -109,15 +111,18 @@ def test_coughs_are_silenced_and_the_rest_is_kept(monkeypatch: pytest.MonkeyPatc
         np.testing.assert_array_equal(rest[far], wave[far])
 
 
-def test_no_instances_are_no_error() -> None:
-    for name, control in CONTROLS.items():
-        for modality in control.modalities:
-            instances = _images(modality, 1)[:0] if modality in IMAGES else np.zeros((0, 64000))
-            _alter(name, modality, instances)
+@pytest.mark.parametrize(
+    ("name", "modality"), [(n, m) for n, control in CONTROLS.items() for m in control.modalities]
+)
+def test_no_instances_give_none(name: str, modality: Modality) -> None:
+    shape = (0, SIZE, SIZE) if modality in IMAGES else (0, 64000)
+    instances = np.zeros(shape, np.uint8 if modality in IMAGES else np.int16)
+    found = find(instances, modality, CONFIGS[modality])
+    altered = CONTROLS[name].alter(instances, found.masks)
+    assert (altered.shape, altered.dtype) == (shape, instances.dtype)
+    assert found.missed.shape == (0,)
 
 
-def test_a_cough_control_refuses_the_settings_of_images() -> None:
+def test_coughs_with_the_settings_of_images_are_refused() -> None:
     with pytest.raises(TypeError, match="CtPreprocessing"):
-        CONTROLS["between_coughs"].alter(
-            np.zeros((1, 100), dtype=np.int16), Modality.COUGH, CONFIGS[Modality.CT]
-        )
+        find(np.zeros((1, 100), dtype=np.int16), Modality.COUGH, CONFIGS[Modality.CT])

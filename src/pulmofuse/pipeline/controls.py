@@ -32,6 +32,7 @@ from pulmofuse.evaluation.intervals import patient_interval
 from pulmofuse.evaluation.matching import matched_rows
 from pulmofuse.inference import Scores, Unimodal, build_model, instance_rows
 from pulmofuse.models import Classifier
+from pulmofuse.models.frozen import frozen
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.pipeline.models import codes
 from pulmofuse.pipeline.probe import probe
@@ -135,6 +136,7 @@ class _Bench:
     """One modality's models and the records that they are tried on."""
 
     part: Unimodal
+    model: Classifier
     start: Classifier
     records: pd.DataFrame
     scores: Scores
@@ -154,7 +156,8 @@ class _Bench:
             start = build_model(part.modality, part.config, len(classes))
         return cls(
             part,
-            start,
+            frozen(part.model),
+            frozen(start),
             pd.concat(drawn, ignore_index=True),
             scores,
             cohort.caches[part.modality].instances,
@@ -240,31 +243,18 @@ class _Bench:
         """Records as they are: the trained model has scored them before."""
         places = self.scores.table.index.get_indexer(pd.Index(block["record_id"]))
         p = self.scores.table[class_columns(self.classes)].to_numpy(dtype=np.float64)[places]
-        _, started = self._infer(self.start, instances, counts)
+        _, started = _infer(self.start, instances, counts)
         features = np.hstack([self.scores.features[places], started])
         return _Seen(p, features, np.zeros(len(block)))
 
     def _score(self, instances: np.ndarray, missed: np.ndarray, counts: np.ndarray) -> _Seen:
-        p, trained = self._infer(self.part.model, instances, counts)
-        _, started = self._infer(self.start, instances, counts)
+        p, trained = _infer(self.model, instances, counts)
+        _, started = _infer(self.start, instances, counts)
         return _Seen(
             self.part.calibration.apply(p),
             np.hstack([trained, started]),
             mean_per_record(missed[:, None], counts)[:, 0],
         )
-
-    def _infer(
-        self, model: Classifier, instances: np.ndarray, counts: np.ndarray
-    ) -> tuple[FloatArray, np.ndarray]:
-        """Probabilities and float32 features of records, in the precision of training.
-
-        bfloat16 is faster where training is, and the third digit matters to nobody.
-        """
-        device = next(model.parameters()).device.type
-        fast = self.part.config.training.precision == "bf16"
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=fast):
-            p, features = infer(model, instances, np.arange(len(instances)))
-        return mean_per_record(p, counts), mean_per_record(features, counts).astype(np.float32)
 
     def _probe(self, features: np.ndarray) -> tuple[FloatArray, str]:
         """Probabilities (n_test, classes) of the probe, or why there are none."""
@@ -294,6 +284,14 @@ class _Bench:
             seed,
         )
         return value, low, high
+
+
+def _infer(
+    model: Classifier, instances: np.ndarray, counts: np.ndarray
+) -> tuple[FloatArray, np.ndarray]:
+    """Probabilities and float32 features of records, in the precision of the study's scores."""
+    p, features = infer(model, instances, np.arange(len(instances)))
+    return mean_per_record(p, counts), mean_per_record(features, counts).astype(np.float32)
 
 
 def _blocks(records: pd.DataFrame) -> Iterator[pd.DataFrame]:

@@ -33,16 +33,16 @@ _WHITE = 255
 
 
 @dataclass(frozen=True, eq=False)
-class Altered:
-    """Instances of a control.
+class Found:
+    """Where the disease can be in some instances: the lungs of images, the coughs of recordings.
 
     Attributes:
-        instances: shape and type of those given.
-        missed: (n,) bool; the lungs (or coughs) of this instance were not found: a central box
-            stands in for the lungs, and a recording without a cough found stays as it is.
+        masks: bool, shape of the instances; true on lungs or coughs.
+        missed: (n,) bool; nothing was found in this instance: a central box stands in for the
+            lungs, and a recording without a cough found has an empty mask.
     """
 
-    instances: Instances
+    masks: Mask
     missed: Mask
 
 
@@ -52,105 +52,77 @@ class Control:
 
     Attributes:
         modalities: that it is for.
-        alter: instances and the preprocessing they were made with -> altered instances. Images are
-            uint8 (n, size, size), coughs int16 (n, samples).
+        alter: instances and the masks that `find` gives for them -> altered instances of the same
+            shape and type. Images are uint8 (n, size, size), coughs int16 (n, samples).
         words: what was done, as in "with the lungs blanked".
         healthy: whether the disease is gone, so that an AUC above .5 is a shortcut.
         picture: whether it still looks like a record, so that the trained model can be asked.
+        masked: whether it uses the masks, and so depends on what was found.
     """
 
     modalities: tuple[Modality, ...]
-    alter: Callable[[Instances, Modality, PreprocessingConfig], Altered]
+    alter: Callable[[Instances, Mask], Instances]
     words: str
     healthy: bool = True
     picture: bool = True
+    masked: bool = True
 
 
-def _lungs_blanked(
-    instances: Instances,
-    modality: Modality,
-    config: PreprocessingConfig,  # noqa: ARG001  # every control takes the same arguments
-) -> Altered:
+def find(instances: Instances, modality: Modality, config: PreprocessingConfig) -> Found:
+    """Find the lungs or the coughs, once for all controls: this is what takes the time.
+
+    Args:
+        instances: of the cache, uint8 (n, size, size) or int16 (n, samples); n may be 0.
+        modality: what they are.
+        config: that they were made with.
+
+    Raises:
+        TypeError: coughs with the configuration of images.
+    """
+    masks = np.zeros(instances.shape, dtype=bool)
+    missed = np.zeros(len(instances), dtype=bool)
+    for i, instance in enumerate(instances):
+        if modality is Modality.COUGH:
+            masks[i] = _cough_mask(instance, config)
+            missed[i] = not masks[i].any()
+        else:
+            masks[i], found = lung_mask(instance, modality)
+            missed[i] = not found
+    return Found(masks, missed)
+
+
+def _cough_mask(window: Instances, config: PreprocessingConfig) -> Mask:
+    """True (samples,) on the coughs and their margins in one window, int16 (samples,)."""
+    if not isinstance(config, CoughPreprocessing):
+        raise TypeError(f"{type(config).__name__} does not belong to coughs")
+    samples = np.asarray(window / SOUND_SCALE, dtype=np.float32)
+    coughs = find_coughs(samples, config.sample_rate_hz)
+    rest = between_coughs(np.ones_like(samples), config.sample_rate_hz, coughs)
+    return np.asarray(rest == 0.0)
+
+
+def _lungs_blanked(images: Instances, lungs: Mask) -> ByteArray:
     """Everything but the lungs is left."""
-    masks, missed = _masks(instances, modality)
-    return Altered(_keep(instances, ~masks), missed)
+    return _keep(images, ~lungs)
 
 
-def _lungs_only(
-    instances: Instances,
-    modality: Modality,
-    config: PreprocessingConfig,  # noqa: ARG001
-) -> Altered:
-    """Only the lungs are left."""
-    masks, missed = _masks(instances, modality)
-    return Altered(_keep(instances, masks), missed)
-
-
-def _lung_outline(
-    instances: Instances,
-    modality: Modality,
-    config: PreprocessingConfig,  # noqa: ARG001
-) -> Altered:
+def _lung_outline(images: Instances, lungs: Mask) -> ByteArray:  # noqa: ARG001  # as all controls
     """The mask itself, white on black: what the blanking itself tells."""
-    masks, missed = _masks(instances, modality)
-    return Altered(masks.astype(np.uint8) * np.uint8(_WHITE), missed)
+    return lungs.astype(np.uint8) * np.uint8(_WHITE)
 
 
-def _border_only(
-    instances: Instances,
-    modality: Modality,  # noqa: ARG001
-    config: PreprocessingConfig,  # noqa: ARG001
-) -> Altered:
+def _border_only(images: Instances, lungs: Mask) -> ByteArray:  # noqa: ARG001
     """Only the outer `BORDER` of each side is left."""
-    n, height, width = instances.shape
+    n, height, width = images.shape
     top, left = round(BORDER * height), round(BORDER * width)
     kept = np.ones((n, height, width), dtype=bool)
     kept[:, top : height - top, left : width - left] = False
-    return Altered(_keep(instances, kept), np.zeros(n, dtype=bool))
+    return _keep(images, kept)
 
 
-def _between_coughs(
-    instances: Instances,
-    modality: Modality,  # noqa: ARG001
-    config: PreprocessingConfig,
-) -> Altered:
+def _between_coughs(windows: Instances, coughs: Mask) -> Instances:
     """Only the sound between the coughs is left; the coughs are silent."""
-    if not isinstance(config, CoughPreprocessing):
-        raise TypeError(f"{type(config).__name__} does not belong to coughs")
-    out = np.empty_like(instances)
-    missed = np.zeros(len(instances), dtype=bool)
-    for i, window in enumerate(instances):
-        samples = window.astype(np.float32) / SOUND_SCALE
-        coughs = find_coughs(samples, config.sample_rate_hz)
-        rest = between_coughs(samples, config.sample_rate_hz, coughs)
-        out[i] = np.rint(rest * SOUND_SCALE).astype(np.int16)
-        missed[i] = len(coughs) == 0
-    return Altered(out, missed)
-
-
-_IMAGES = (Modality.CT, Modality.CXR)
-
-#: Controls by name. `lungs_only` leaves the disease in: it says what is lost with the rest. So may
-#: `lung_outline`, for disease can change the outline: it says how far to trust `lungs_blanked`.
-CONTROLS: dict[str, Control] = {
-    "lungs_blanked": Control(_IMAGES, _lungs_blanked, "with the lungs blanked"),
-    "border_only": Control(_IMAGES, _border_only, "on the outer border alone"),
-    "lung_outline": Control(
-        _IMAGES, _lung_outline, "on the outline of the lungs alone", healthy=False, picture=False
-    ),
-    "lungs_only": Control(_IMAGES, _lungs_only, "on the lungs alone", healthy=False),
-    "between_coughs": Control(
-        (Modality.COUGH,), _between_coughs, "on the sound between the coughs"
-    ),
-}
-
-
-def _masks(images: Instances, modality: Modality) -> tuple[Mask, Mask]:
-    """Lung masks (n, size, size), and (n,) where a box stands in."""
-    pairs = [lung_mask(image, modality) for image in images]
-    if not pairs:
-        return np.zeros(images.shape, dtype=bool), np.zeros(0, dtype=bool)
-    return np.stack([mask for mask, _ in pairs]), np.array([not found for _, found in pairs])
+    return np.where(coughs, np.int16(0), windows)
 
 
 def _keep(images: Instances, kept: Mask) -> ByteArray:
@@ -160,3 +132,20 @@ def _keep(images: Instances, kept: Mask) -> ByteArray:
     means = np.where(counts > 0, sums / np.maximum(counts, 1), _MID_GREY)
     fill = np.rint(means).astype(np.uint8)[:, None, None]
     return np.where(kept, images, fill).astype(np.uint8)
+
+
+_IMAGES = (Modality.CT, Modality.CXR)
+
+#: Controls by name. `lungs_only` leaves the disease in: it says what is lost with the rest. So may
+#: `lung_outline`, for disease can change the outline: it says how far to trust `lungs_blanked`.
+CONTROLS: dict[str, Control] = {
+    "lungs_blanked": Control(_IMAGES, _lungs_blanked, "with the lungs blanked"),
+    "border_only": Control(_IMAGES, _border_only, "on the outer border alone", masked=False),
+    "lung_outline": Control(
+        _IMAGES, _lung_outline, "on the outline of the lungs alone", healthy=False, picture=False
+    ),
+    "lungs_only": Control(_IMAGES, _keep, "on the lungs alone", healthy=False),
+    "between_coughs": Control(
+        (Modality.COUGH,), _between_coughs, "on the sound between the coughs"
+    ),
+}
