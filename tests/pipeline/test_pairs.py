@@ -143,3 +143,19 @@ def test_the_page_of_an_audit_names_manifest_classes_and_unreadable_files(tmp_pa
     assert "mine.csv" in text
     assert "as in the study mine" in text
     assert "x.png" in text
+
+
+def test_a_list_beside_the_manifest_that_is_none_is_said_to_be_none(tmp_path: Path) -> None:
+    frame = manifest_frame(
+        [{"record_id": "a", "patient_id": "a", "patient_known": True, "modality": "ct",
+          "path": "a.png", "label": "unknown", "source": "s"}]
+    )  # fmt: skip
+    manifest = tmp_path / "mine.csv"
+    manifest.write_text("the records\n")
+    (tmp_path / "mine.excluded.csv").write_text("something else\n1\n")
+    records = frame.assign(y_true=None, used=True)
+    audits.write_audit(records, no_pairs(), 5, tmp_path, tmp_path / "out", manifest=manifest)
+    told = json.loads((tmp_path / "out" / "audited.json").read_text(encoding="utf-8"))
+    (entry,) = told["unreadable_at_scan"]
+    assert entry["path"] == "mine.excluded.csv"
+    assert "is not the list" in entry["reason"]

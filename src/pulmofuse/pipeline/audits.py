@@ -88,8 +88,9 @@ def _unreadable_at_scan(manifest: Path | None) -> list[dict[str, str]]:
         table = pd.read_csv(beside, dtype=str, keep_default_na=False)
         unreadable = table.loc[table["stage"] == "read", ["path", "reason", "remedy"]]
     except (OSError, ValueError, KeyError):
-        # Some other table of that name: nothing of this audit depends on it.
-        return []
+        # Nothing of this audit depends on the list, but the page must not say that it is empty.
+        reason = "is not the list that `data scan` writes, so what it left out is not known"
+        return [{"path": beside.name, "reason": reason, "remedy": "scan again"}]
     return [{str(k): str(v) for k, v in row.items()} for row in unreadable.to_dict("records")]
 
 
