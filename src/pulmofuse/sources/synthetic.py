@@ -68,7 +68,7 @@ _NAME = "synthetic"
 _TRUTH_JSON = "truth.json"
 _TRUTH_CSV = "truth.csv"
 _OBTAIN = "make a cohort with pulmofuse.sources.synthetic.generate"
-_GENERATOR = 1  # raised whenever the same configuration gives other bytes
+_GENERATOR = 2  # raised whenever the same configuration gives other bytes
 
 #: The sign's strength is Phi((z - centre) / width): graded over the latents' range, never flat.
 _STRENGTH = NormalDist(mu=0.75, sigma=1.5)
