@@ -182,7 +182,9 @@ class TestSoundRemarks:
     def test_synthetic_coughs_are_hardly_ever_excluded(
         self, make: Callable[[int], NDArray[np.float32]]
     ) -> None:
-        flagged = [seed for seed in range(120) if sound_remarks(as_file(make(seed), SAMPLE_RATE_HZ))]
+        flagged = [
+            seed for seed in range(120) if sound_remarks(as_file(make(seed), SAMPLE_RATE_HZ))
+        ]
 
         assert len(flagged) <= 1
 
