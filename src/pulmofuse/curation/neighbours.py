@@ -212,7 +212,8 @@ def _nearest(vectors: Vectors, centres: Vectors, count: int) -> Rows:
     """Indices (n, count) of the nearest centres of each vector."""
     step = max(1, _BLOCK // len(centres))
     out = np.empty((len(vectors), count), np.intp)
-    for begin in range(0, len(vectors), step):
+
+    def fill(begin: int) -> None:
         similar = vectors[begin : begin + step] @ centres.T
         every = np.arange(len(similar))
         # A few passes for the largest are faster than one partition of each row.
@@ -220,6 +221,9 @@ def _nearest(vectors: Vectors, centres: Vectors, count: int) -> Rows:
             best = similar.argmax(axis=1)
             out[begin : begin + step, place] = best
             similar[every, best] = -np.inf
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(fill, range(0, len(vectors), step)))
     return out
 
 
