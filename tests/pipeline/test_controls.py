@@ -21,6 +21,7 @@ from pulmofuse.pipeline.controls import COLUMNS, run_controls
 from pulmofuse.preprocessing import Cache
 from pulmofuse.schema import Modality
 from pulmofuse.sources.phantom import draw_ct
+from pulmofuse.training import infer
 
 SIZE = 48
 N = 150
@@ -196,11 +197,10 @@ def test_the_unaltered_records_are_not_scored_again(
     bodies: np.ndarray, ill: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored: list[int] = []
-    plain = module.infer
 
     def watched(model: Classifier, instances: np.ndarray, rows: np.ndarray) -> object:
         scored.append(len(rows))
-        return plain(model, instances, rows)
+        return infer(model, instances, rows)
 
     monkeypatch.setattr(module, "infer", watched)
     _run(_cohort(bodies, ill))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pulmofuse.config import CoughPreprocessing, CtPreprocessing, CxrPreprocessing
-from pulmofuse.preprocessing import controls
+from pulmofuse.preprocessing import PreprocessingConfig, controls
 from pulmofuse.preprocessing.controls import BORDER, CONTROLS, find
 from pulmofuse.preprocessing.lungs import lung_mask
 from pulmofuse.schema import Label, Modality
@@ -14,7 +14,7 @@ from pulmofuse.sources.phantom import draw_cough, draw_ct, draw_cxr
 from pulmofuse.sources.phantom.cough import SAMPLE_RATE_HZ
 
 SIZE = 96
-CONFIGS = {
+CONFIGS: dict[Modality, PreprocessingConfig] = {
     Modality.CT: CtPreprocessing(size=SIZE),
     Modality.CXR: CxrPreprocessing(size=SIZE),
     Modality.COUGH: CoughPreprocessing(sample_rate_hz=SAMPLE_RATE_HZ),

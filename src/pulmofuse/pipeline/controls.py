@@ -180,7 +180,8 @@ class _Bench:
         for name in list(seen):
             # Popped: the features of all controls are what takes the memory.
             control, own = CONTROLS.get(name), seen.pop(name)
-            missed = own.missed[self._of(Split.TEST)].mean()
+            n_instances = self._test["stop"] - self._test["start"]
+            missed = np.average(own.missed[self._of(Split.TEST)], weights=n_instances)
             answers = [("probe", *self._probe(own.features))]
             if control is None or control.picture:
                 answers.insert(0, ("model", own.p[self._of(Split.TEST)], ""))
@@ -241,11 +242,11 @@ class _Bench:
 
     def _unaltered(self, block: pd.DataFrame, instances: np.ndarray, counts: np.ndarray) -> _Seen:
         """Records as they are: the trained model has scored them before."""
-        places = self.scores.table.index.get_indexer(pd.Index(block["record_id"]))
-        p = self.scores.table[class_columns(self.classes)].to_numpy(dtype=np.float64)[places]
+        table = self.scores.table[class_columns(self.classes)].loc[block["record_id"]]
+        places = self.scores.table.index.get_indexer(table.index)
         _, started = _infer(self.start, instances, counts)
         features = np.hstack([self.scores.features[places], started])
-        return _Seen(p, features, np.zeros(len(block)))
+        return _Seen(table.to_numpy(dtype=np.float64), features, np.zeros(len(block)))
 
     def _score(self, instances: np.ndarray, missed: np.ndarray, counts: np.ndarray) -> _Seen:
         p, trained = _infer(self.model, instances, counts)
