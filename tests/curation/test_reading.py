@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ import pytest
 import soundfile
 
 from pulmofuse.curation import read_files, reading, remark_rows, unreadable_files
-from pulmofuse.files import sha256_file
+from pulmofuse.files import sha256_file, sha256_path
 from pulmofuse.schema import Oddity
 
 
@@ -85,6 +86,24 @@ def test_a_killed_run_goes_on_and_a_changed_file_is_read_again(
     again = read_files(manifest, root, store, silent)
     assert sorted(opened) == ["absent.png", "cut.png"]
     assert pd.isna(again["reason"].iloc[2])
+
+
+def test_folders_pipes_and_large_files_are_left_to_their_reader(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "series").mkdir()
+    for name in ("a.png", "b.png"):
+        (root / "series" / name).write_bytes((root / name).read_bytes())
+    os.mkfifo(root / "pipe.png")
+    paths = ["series", "pipe.png", "b.png"]
+    manifest = pd.DataFrame({"path": paths, "modality": "ct", "source": "made up"})
+    whole = read_files(manifest, root, None, silent)
+    assert whole["sha256"].iloc[0] == sha256_path(root / "series")
+    assert whole["sha256"].iloc[1] is None
+    assert whole["reason"].iloc[1] == "is not a regular file"
+    # Above the limit a file is not read into memory for its hash; what is seen stays the same.
+    monkeypatch.setattr(reading, "MAX_FILE_BYTES", 10)
+    pd.testing.assert_frame_equal(read_files(manifest, root, None, silent), whole)
 
 
 def test_remarks_become_rows_and_say_what_leaves_a_file_out() -> None:

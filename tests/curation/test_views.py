@@ -16,6 +16,7 @@ from pulmofuse.curation.views import (
     View,
     classify_view,
     image_remarks,
+    shrink,
     view_features,
     view_model,
 )
@@ -163,6 +164,27 @@ class TestImageRemarks:
 
         assert Oddity.CLIPPED not in kinds(image(grey), Modality.CXR)
 
+    @pytest.mark.parametrize("share", [0.008, 0.012, 0.03])
+    def test_content_that_lies_between_the_counted_rows_counts(self, share: float) -> None:
+        # Fewer rows than all are looked at first; what they miss must not make an image blank.
+        rng = np.random.default_rng(0)
+        grey = np.full((400, 100), 128, np.uint8)
+        rows = np.arange(400)[np.arange(400) % 4 != 0][: round(400 * share)]
+        grey[rows] = rng.integers(0, 2, (len(rows), 100), dtype=np.uint8) * 255
+
+        # Half of the drawn pixels are black, half are white: each end needs 0.5 % to count.
+        assert (Oddity.BLANK in kinds(image(grey), Modality.CXR)) is (share / 2 < 0.005)
+
+    @pytest.mark.parametrize("size", [48, 192, 300])
+    def test_a_grid_that_is_at_hand_changes_nothing(self, size: int) -> None:
+        for seed in range(6):
+            of = image(phantom(Modality.CXR, seed, size))
+
+            found = image_remarks(of, Modality.CT, shrink(of.pixels[0]))
+
+            assert found == image_remarks(of, Modality.CT)
+            assert found
+
     def test_burnt_in_text_is_remarked_with_a_remedy(self) -> None:
         grey = phantom(Modality.CXR, 2, 512)
         cv2.putText(grey, "DOE JANE 1970", (20, 40), cv2.FONT_HERSHEY_SIMPLEX, 0.7, 255, 2)
@@ -236,6 +258,18 @@ class TestTextLines:
         assert 380 <= x <= 440
         assert x + width <= 800
         assert 930 <= y < y + height <= 1020
+
+    def test_a_line_is_found_among_texture(self) -> None:
+        rng = np.random.default_rng(0)
+        grey = np.full((512, 512), 90, np.uint8)
+        for x, y in rng.integers(8, 500, (300, 2)).tolist():
+            cv2.circle(grey, (x, y), int(rng.integers(1, 4)), 210, -1)
+        grey[240:290] = 90
+        cv2.putText(grey, "PORTABLE", (150, 275), cv2.FONT_HERSHEY_SIMPLEX, 0.7, 255, 2)
+
+        lines = text_lines(grey)
+
+        assert any(140 <= x <= 160 and 250 <= y <= 280 and w > 60 for x, y, w, _ in lines)
 
     @pytest.mark.parametrize("shape", [(32, 32), (32, 700)])
     def test_takes_small_images(self, shape: tuple[int, int]) -> None:

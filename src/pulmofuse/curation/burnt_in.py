@@ -72,6 +72,8 @@ def text_lines(grey: Grey) -> tuple[tuple[int, int, int, int], ...]:
 def _lines(grey: Grey, mask: Grey) -> list[tuple[int, int, int, int]]:
     """Lines of at least four glyphs among the parts of a mask: boxes (x, y, width, height)."""
     boxes = _boxes(mask)
+    if not len(boxes):
+        return []
     left, right = _neighbours(boxes)
     if not _has_line(len(boxes), left, right):  # mostly so; looking at strokes takes longest
         return []
@@ -91,7 +93,13 @@ def _boxes(mask: Grey) -> Boxes:
     """Parts of the mask that have the size of a glyph; none where there are too few or too many."""
     # Contours cost a tenth of labelled components where next to nothing is set.
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    boxes = np.array([cv2.boundingRect(c) for c in contours], np.int32).reshape(-1, 4)
+    if len(contours) < _LEAST_GLYPHS:
+        return np.empty((0, 4), np.int32)
+    # All at once: texture has hundreds of parts, and a call for each takes longer.
+    points = np.concatenate(contours).reshape(-1, 2)
+    starts = np.cumsum([0, *(len(contour) for contour in contours[:-1])])
+    low = np.minimum.reduceat(points, starts)
+    boxes = np.hstack([low, np.maximum.reduceat(points, starts) - low + 1])
     width, height = boxes[:, 2], boxes[:, 3]
     keep = (height >= _HEIGHT[0]) & (height <= _HEIGHT[1])
     keep &= (width >= _ASPECT[0] * height) & (width <= _ASPECT[1] * height)

@@ -128,7 +128,7 @@ def _stored_levels(image: Image) -> float:
     """Levels that the file can store between 0 and 1 of `_shown`."""
     # 12-bit content in a 16-bit file fills a sixteenth of the range, and is not blank.
     bit_depth = int(image.traits.get("bit_depth") or 8)  # 8 where the file does not say
-    return _HU_RANGE[1] - _HU_RANGE[0] if image.hounsfield else 2.0**bit_depth - 1
+    return _HU_RANGE[1] - _HU_RANGE[0] if image.hounsfield else float(2**bit_depth - 1)
 
 
 def _blank_remark(grey: NDArray[np.uint8], levels: float) -> Remark | None:
