@@ -33,7 +33,9 @@ def prepare_cough(sound: Sound, config: CoughPreprocessing, name: str) -> npt.ND
     Raises:
         UnreadableFile: the channels cancel each other, so that the mono mix is silent.
     """
-    # Two-channel call-centre files carry the same voice twice; averaging halves the noise.
+    # The two channels of covid19-cough's calls are the two ends of the line, not one voice twice:
+    # the cough is in the louder one, but the mean tells the label better. It does so by the end
+    # where nobody coughs, which is a shortcut (docs/decisions/0008-cough-segmentation.md).
     mono = sound.samples.mean(axis=0)
     mono = (mono - mono.mean()).astype(np.float32)
     resampled = soxr.resample(mono, sound.sample_rate_hz, config.sample_rate_hz, quality="HQ")
