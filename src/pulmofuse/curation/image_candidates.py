@@ -63,9 +63,9 @@ _LARGE_VIEWS = np.array(
 _RIDGE, _FEW = 0.2, 500
 #: Directions kept, those in which the pictures of a collection differ most, of 75.
 _DIRECTIONS = 32
-#: Pictures from which the cosines of strangers are known, and how many strangers a picture may
-#: have on average; in a large collection the neighbours through large crops must be nearer.
-_SAMPLE, _STRANGERS = 128, 2.0
+#: Pictures from which it is known how near the others are, and the share of them that must have
+#: room: where more than `most` are near anyway, looking farther costs time and brings nothing.
+_SAMPLE, _WITH_ROOM = 128, 0.75
 #: Cosine after the first-order correction from which the detail is compared.
 _CORRECTED = 0.94
 #: Farthest that the first-order correction may move a view, and the step of its differences.
@@ -109,7 +109,7 @@ def candidates(coarse: npt.NDArray[np.int8]) -> Pairs:
     spectra = _Spectra(coarse)
     whole = spectra.seen(None)
     cells = build_cells(whole)
-    near = max(_LARGE.cosine, _bar(whole))
+    near = max(_LARGE.cosine, _bar(whole, _LARGE.most))
     lookups = (_SMALL, _Lookup(_LARGE.views, near, _LARGE.most))
     parts = [part for lookup in lookups for part in _look_up(spectra, cells, lookup)]
     if not parts:
@@ -143,19 +143,21 @@ class _Spectra:
         return out
 
 
-def _bar(vectors: Vectors) -> float:
-    """Cosine that a picture has with `_STRANGERS` others on average; -1 where it never has.
+def _bar(vectors: Vectors, most: int) -> float:
+    """Cosine above which three in four pictures have fewer than `most` others.
+
+    In a large collection strangers are as near as copies in a small one.
 
     Args:
         vectors: (n, d), unit length.
+        most: neighbours.
     """
-    allowed = round(_STRANGERS * _SAMPLE)
+    if len(vectors) <= most:
+        return -1.0
     rows = np.linspace(0, len(vectors) - 1, min(_SAMPLE, len(vectors))).astype(np.intp)
     similar = vectors[rows] @ vectors.T
     similar[np.arange(len(rows)), rows] = -1
-    if similar.size <= allowed:
-        return -1.0
-    return float(np.partition(similar, -allowed, axis=None)[-allowed])
+    return float(np.quantile(np.partition(similar, -most, axis=1)[:, -most], _WITH_ROOM))
 
 
 def _look_up(
