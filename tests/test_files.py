@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 import string
 from pathlib import Path
@@ -15,9 +16,12 @@ from hypothesis import strategies as st
 
 from pulmofuse.files import (
     atomic_path,
+    content_hash,
     read_json,
     sha256_file,
     sha256_json,
+    sha256_path,
+    size_and_time,
     write_bytes,
     write_json,
     write_text,
@@ -157,3 +161,25 @@ class TestHash:
         text = json.dumps(value, sort_keys=True)
 
         assert sha256_json(value) == hashlib.sha256(text.encode()).hexdigest()
+
+
+class TestContent:
+    def test_a_file_and_a_folder_have_a_hash_and_a_state(self, tmp_path: Path) -> None:
+        for name, content in (("a", b"12"), ("b", b"345"), (".hidden", b"6")):
+            (tmp_path / name).write_bytes(content)
+            os.utime(tmp_path / name, ns=(7, 10 + len(content)))
+
+        assert content_hash(tmp_path / "a") == hashlib.sha256(b"12").hexdigest()
+        assert content_hash(tmp_path) == sha256_path(tmp_path)
+        assert size_and_time(tmp_path / "a") == (2, 12)
+        assert size_and_time(tmp_path) == (5, 13)
+
+    def test_what_is_not_there_has_none(self, tmp_path: Path) -> None:
+        assert content_hash(tmp_path / "absent") is None
+        assert size_and_time(tmp_path / "absent") == (-1, -1)
+        assert size_and_time(tmp_path / "a\0b") == (-1, -1)
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+
+        assert content_hash(tmp_path / "pipe") is None

@@ -216,7 +216,7 @@ def _clipped_share(grey: NDArray[np.uint8]) -> float:
     # Black that touches the border is the air outside or the collimator, and no loss: a frame of
     # black around the image joins all of it, and is filled from a corner.
     framed = cv2.copyMakeBorder(black, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
-    filled, *_ = cv2.floodFill(framed, None, (0, 0), 2)
+    filled = int(cv2.floodFill(framed, None, (0, 0), 2)[0])
     outside = filled - (framed.size - small.size)
     clipped = cv2.countNonZero(black) - outside + int(np.count_nonzero(small == 255))
     return clipped / max(small.size - outside, 1)
