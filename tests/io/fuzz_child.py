@@ -12,6 +12,7 @@ import faulthandler
 import gzip
 import io
 import json
+import os
 import random
 import resource
 import sys
@@ -232,6 +233,10 @@ def prepare_series(folder: Path) -> bytes:
 
 
 def main(seed: int, n: int, folder: Path) -> None:
+    # The decoders' standard error is diverted while they work (`pulmofuse.io.quiet`), and what is
+    # written there is lost when the process dies: tracebacks need a descriptor of their own.
+    stderr = os.dup(2)
+    faulthandler.enable(stderr)
     warnings.simplefilter("ignore")
     cv2.setNumThreads(1)
     whole = seeds() | {"dicom-series": prepare_series(folder)}
@@ -246,7 +251,7 @@ def main(seed: int, n: int, folder: Path) -> None:
         name = names[i % len(names)]
         rng = random.Random(f"{seed}/{i}")  # noqa: S311 - repeatable, not secret
         data = mutate(name, whole[name], rng, others)
-        faulthandler.dump_traceback_later(HANG_S, exit=True)
+        faulthandler.dump_traceback_later(HANG_S, exit=True, file=stderr)
         start = time.perf_counter()
         outcome = read(name, data, folder)
         slowest = max(slowest, (time.perf_counter() - start, f"{name}, input {i}"))
