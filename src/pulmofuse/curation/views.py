@@ -158,7 +158,7 @@ def _kind_remark(image: Image, plane: Plane, modality: Modality) -> Remark | Non
     kind = "CT" if image.hounsfield else stated
     if kind not in _UNCERTAIN:
         if kind not in _EXPECTED[modality]:
-            return _wrong_modality(f"its header says that it is {kind}", modality)
+            return _wrong_modality(f"its header says that it is {kind}", modality, kind)
         if modality is Modality.CT:
             return None
     if modality is Modality.CXR and (view := image.traits.get("view")):
@@ -182,13 +182,17 @@ def _seen_remark(plane: Plane, modality: Modality) -> Remark | None:
     return None
 
 
-def _wrong_modality(why: str, modality: Modality) -> Remark:
-    other = "the X-rays" if modality is Modality.CT else "the CT images"
-    return Remark(
-        Oddity.WRONG_MODALITY,
-        f"{why}, and stands among {modality.value.upper()} images",
-        f"move it to {other}, or leave it out",
+def _wrong_modality(why: str, modality: Modality, stated: str | None = None) -> Remark:
+    """It does not belong here; `stated` is the DICOM modality, where the header tells it."""
+    reason = f"{why}, and stands among {modality.value.upper()} images"
+    other, name = (
+        (Modality.CXR, "the X-rays") if modality is Modality.CT else (Modality.CT, "the CT images")
     )
+    if stated is None or stated in _EXPECTED[other]:
+        return Remark(Oddity.WRONG_MODALITY, reason, f"move it to {name}, or leave it out")
+    # Magnetic resonance, nuclear medicine, ultrasound: nothing here reads them.
+    remedy = "leave it out: it is neither CT nor X-ray"
+    return Remark(Oddity.WRONG_MODALITY, reason, remedy)
 
 
 def _lateral(why: str) -> Remark:
@@ -219,7 +223,7 @@ def _clipped_share(grey: NDArray[np.uint8]) -> float:
     filled = int(cv2.floodFill(framed, None, (0, 0), 2)[0])
     outside = filled - (framed.size - small.size)
     clipped = cv2.countNonZero(black) - outside + int(np.count_nonzero(small == 255))
-    return clipped / max(small.size - outside, 1)
+    return float(clipped / max(small.size - outside, 1))
 
 
 def _text_remark(grey: NDArray[np.uint8]) -> Remark | None:
