@@ -10,7 +10,14 @@ from pathlib import Path
 import pandas as pd
 
 from pulmofuse.config import StudyConfig
-from pulmofuse.curation import Audit, find_pairs, read_files, unreadable_files
+from pulmofuse.curation import (
+    Audit,
+    find_pairs,
+    read_files,
+    remark_rows,
+    seen_records,
+    unreadable_files,
+)
 from pulmofuse.errors import ManifestError
 from pulmofuse.files import write_csv
 from pulmofuse.pipeline import Reporter, Silent, locked, write_audit
@@ -31,8 +38,8 @@ def audit_manifest(
     Args:
         manifest: Parquet or CSV.
         data_root: folder that its paths are relative to.
-        out: takes audit.json, audit.html, duplicates.csv and excluded.csv; what was seen of the
-            files is kept there too, so that a second run is quick.
+        out: takes audit.json, audit.html, duplicates.csv, excluded.csv and remarks.csv; what was
+            seen of the files is kept there too, so that a second run is quick.
         config: its classes and seed are used; without it the labels are the classes.
         reporter: shows progress.
 
@@ -52,8 +59,8 @@ def audit_manifest(
         faults = unreadable_files(files, records)
         reporter.finish(f"{len(files) - len(faults):,} of {len(files):,} files can be read")
         write_csv(out / "excluded.csv", faults)
-        seen = files[files["reason"].isna()].drop(columns=["reason", "remedy"])
-        records = records.drop(columns="traits").merge(seen, on=["path", "modality"])
+        records = seen_records(records, files)
+        write_csv(out / "remarks.csv", remark_rows(records))
         if records.empty:
             why = f"none of its {len(files):,} files can be read below {data_root}"
             raise ManifestError(manifest, why, "look at excluded.csv, and check --data-root")

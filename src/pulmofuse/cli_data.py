@@ -70,8 +70,7 @@ def data_scan(
     """
     import pandas as pd
 
-    from pulmofuse.curation import read_files, remark_rows, unreadable_files
-    from pulmofuse.curation.remarks import mark_shared_files
+    from pulmofuse.curation import read_files, remark_rows, seen_records, unreadable_files
     from pulmofuse.schema import exclusions_frame, write_manifest
     from pulmofuse.sources import SOURCES, scan_source
     from pulmofuse.sources.base import MISSING
@@ -89,9 +88,7 @@ def data_scan(
             files = read_files(records, data_root, _store(out), display.update)
             display.finish(f"{int(files['reason'].isna().sum()):,} of {len(files):,} can be read")
         excluded = pd.concat([excluded, unreadable_files(files, records)], ignore_index=True)
-        seen = mark_shared_files(files[files["reason"].isna()])
-        seen = seen[["path", "modality", "traits", "remarks"]]
-        records = records.drop(columns="traits").merge(seen, on=["path", "modality"])
+        records = seen_records(records, files)
         odd = remark_rows(records)
     _print_counts(records, f"{len(records):,} files in {data}")
     _print_odd(odd)
@@ -117,9 +114,8 @@ def data_check(
     ] = None,
 ) -> None:
     """Read every file of a manifest; list those that cannot be used, and those that are odd."""
-    from pulmofuse.curation import read_files, remark_rows, unreadable_files
-    from pulmofuse.curation.remarks import mark_shared_files
-    from pulmofuse.files import atomic_path
+    from pulmofuse.curation import read_files, remark_rows, seen_records, unreadable_files
+    from pulmofuse.files import write_csv
     from pulmofuse.schema import read_manifest
 
     frame = read_manifest(manifest)
@@ -129,14 +125,10 @@ def data_check(
         files = read_files(frame, data_root, None, display.update)
         faults = unreadable_files(files, frame)
         display.finish(f"{len(files) - len(faults):,} of {len(files):,} files can be read")
-    joined = frame[["path", "modality", "source"]].merge(
-        mark_shared_files(files)[["path", "modality", "remarks"]], on=["path", "modality"]
-    )
-    _print_odd(remark_rows(joined))
+    _print_odd(remark_rows(seen_records(frame, files)))
     print_exclusions(faults)
     if out is not None:
-        with atomic_path(out) as temporary:
-            faults.to_csv(temporary, index=False)
+        write_csv(out, faults)
         typer.echo(str(out))
 
 
@@ -212,12 +204,11 @@ def _print_missing(excluded: pd.DataFrame, n_there: int) -> None:
 
 def _write_lists(out: Path, excluded: pd.DataFrame, odd: pd.DataFrame) -> None:
     """Write the lists beside the manifest and say where everything is."""
-    from pulmofuse.files import atomic_path
+    from pulmofuse.files import write_csv
 
     typer.echo(str(out))
     for table, name in ((excluded, "excluded"), (odd, "odd")):
         if not table.empty:
             path = out.with_name(f"{out.stem}.{name}.csv")
-            with atomic_path(path) as temporary:
-                table.to_csv(temporary, index=False)
+            write_csv(path, table)
             typer.echo(str(path))

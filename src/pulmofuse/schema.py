@@ -61,6 +61,7 @@ class Oddity(StrEnum):
     SPEECH = "speech"  # somebody talks, and does not cough
     BURNT_IN_TEXT = "burnt_in_text"  # letters in the pixels
     CLIPPED = "clipped"  # much of the range is cut off
+    INCOMPLETE = "incomplete"  # a volume with gaps, copies, or files that could not be its slices
 
 
 #: Labels that stand for a set: the data set says only that it is one of these.

@@ -191,3 +191,19 @@ def test_published_copies_are_not_compared_with_labels_outside(
     rows.append(row("elsewhere.jpg", "tuberculosis", "q1"))
     found = cohort(pictures, rows, tmp_path, "cleaning.copies=keep")
     assert str(rows[0]["path"]) in set(found.records["path"])
+
+
+def test_one_file_under_two_modalities_is_left_out_in_both_places(
+    pictures: Path, tmp_path: Path
+) -> None:
+    rows = listed(pictures)
+    path = str(rows[0]["path"])
+    (pictures / "ct-place.png").write_bytes((pictures / path).read_bytes())
+    rows.append({**row("ct-place.png", str(rows[0]["label"]), "q1"), "modality": "ct"})
+    found = cohort(pictures, rows, tmp_path)
+    out = found.excluded[found.excluded["stage"] == "clean"].drop_duplicates(["path", "modality"])
+    assert {("ct-place.png", "ct"), (path, "cxr")} <= set(
+        zip(out["path"], out["modality"], strict=True)
+    )
+    told = found.remarks[found.remarks["path"] == path]["reason"].str.cat(sep="; ")
+    assert f"{path}, among CXR, is the same file as ct-place.png, among CT" in told

@@ -13,14 +13,14 @@ import numpy as np
 
 from pulmofuse.curation.coughs import sound_remarks
 from pulmofuse.curation.fingerprints import image_fingerprint, sound_fingerprint
-from pulmofuse.curation.remarks import Remark
+from pulmofuse.curation.remarks import Remark, series_remarks
 from pulmofuse.curation.views import image_remarks, shrink
 from pulmofuse.io import Image, Sound
 from pulmofuse.schema import Modality, Oddity
 
 #: Raise it with any change that alters traits, fingerprints or remarks: what was stored is then
 #: made anew.
-INSPECTION_VERSION = 1
+INSPECTION_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,20 @@ class Seen:
 def inspect_image(image: Image, modality: Modality) -> Seen:
     """Look at a decoded image that is said to be of this modality."""
     if image.hounsfield or len(image.pixels) > 1:
-        return Seen(image.traits, image_fingerprint(image), image_remarks(image, modality))
+        return _with_flaws(image, image_fingerprint(image), image_remarks(image, modality))
     # Fingerprint and classifier look at the same grid, and shrinking to it is what costs most.
     grid = shrink(image.pixels[0])
     fingerprint = image_fingerprint(Image(grid[np.newaxis], False, image.traits))
-    return Seen(image.traits, fingerprint, image_remarks(image, modality, grid))
+    return _with_flaws(image, fingerprint, image_remarks(image, modality, grid))
+
+
+def _with_flaws(image: Image, fingerprint: bytes, remarks: tuple[Remark, ...]) -> Seen:
+    """What was seen of a picture or a volume; the flaws of a series become remarks."""
+    if "flaws" not in image.traits:
+        return Seen(image.traits, fingerprint, remarks)
+    # They name files, which remarks may do and traits may not.
+    traits = {name: value for name, value in image.traits.items() if name != "flaws"}
+    return Seen(traits, fingerprint, (*series_remarks(image.traits), *remarks))
 
 
 def inspect_sound(sound: Sound) -> Seen:

@@ -24,6 +24,7 @@ from pulmofuse.curation.inspection import (
     remarks_from_json,
     seen_row,
 )
+from pulmofuse.curation.remarks import mark_shared_files
 from pulmofuse.errors import UnreadableFile
 from pulmofuse.files import atomic_path, content_hash, size_and_time
 from pulmofuse.io import read_image, read_sound
@@ -31,7 +32,8 @@ from pulmofuse.io.content import MAX_FILE_BYTES
 from pulmofuse.schema import Exclusion, Modality, Oddity, exclusions_frame, iterate
 
 _KEY = ["path", "modality"]
-_CELLS = ["sha256", "traits", "fingerprint", "remarks", "reason", "remedy"]
+_SEEN = ["sha256", "traits", "fingerprint", "remarks"]
+_CELLS = [*_SEEN, "reason", "remedy"]
 _COLUMNS = [*_KEY, *_CELLS, "size", "mtime_ns"]
 #: Files read side by side; progress is told, and interrupts are heard, between two batches.
 _BATCH_FILES = 32
@@ -99,6 +101,22 @@ def unreadable_files(files: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFram
         Exclusion(row["path"], row["modality"], row["source"], "read", row["reason"], row["remedy"])
         for row in iterate(bad)
     )
+
+
+def seen_records(records: pd.DataFrame, files: pd.DataFrame) -> pd.DataFrame:
+    """Records whose file can be read, with what was seen of it.
+
+    Args:
+        records: a manifest.
+        files: of `read_files`.
+
+    Returns:
+        The rows of `records` with traits, sha256, fingerprint and remarks of their files; a file
+        that stands under two modalities has a remark.
+    """
+    seen = files.loc[files["reason"].isna(), [*_KEY, *_SEEN]]
+    joined = records.drop(columns="traits").merge(seen, on=_KEY)
+    return mark_shared_files(joined)
 
 
 def remark_rows(records: pd.DataFrame, excluding: Sequence[Oddity] = ()) -> pd.DataFrame:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pandas as pd
 
 from pulmofuse.schema import Oddity
 
-__all__ = ["Oddity", "Remark", "mark_shared_files"]
+__all__ = ["Oddity", "Remark", "mark_shared_files", "series_remarks"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,11 @@ class Remark:
     kind: Oddity
     reason: str
     remedy: str
+
+
+def series_remarks(traits: Mapping[str, Any]) -> tuple[Remark, ...]:
+    """What is wrong with a folder of slices, from the trait `flaws` of `io.read_series`."""
+    return tuple(Remark(Oddity.INCOMPLETE, *flaw) for flaw in traits.get("flaws", ()))
 
 
 def mark_shared_files(records: pd.DataFrame) -> pd.DataFrame:

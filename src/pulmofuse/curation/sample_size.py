@@ -191,10 +191,11 @@ def _by_place(
     rows: list[dict[str, str | float | None]] = []
     for source, sites in site.groupby(records["source"].astype(str)):
         counts = {c: int(by_source.get((source, c), 0)) for c in classes}
-        rows.append({"source": str(source)} | ({"site": ALL_SITES} if known else {}) | counts)
+        first = {"source": str(source), "site": ALL_SITES} if known else {"source": str(source)}
+        rows.append({**first, **counts})
         for name in sorted(set(sites)) if known else ():
             counts = {c: int(by_site.get((source, name, c), 0)) for c in classes}
-            rows.append({"source": str(source), "site": str(name)} | counts)
+            rows.append({"source": str(source), "site": str(name), **counts})
     return tuple(rows)
 
 

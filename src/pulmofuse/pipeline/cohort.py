@@ -14,9 +14,11 @@ from pulmofuse.curation import (
     drop_duplicates,
     drop_leaks,
     find_pairs,
+    mark_shared_files,
     patient_groups,
     read_files,
     remark_rows,
+    seen_records,
     unreadable_files,
 )
 from pulmofuse.errors import StudyError
@@ -109,6 +111,7 @@ def prepare_cohort(
     """
     usable, dropped = _usable(manifest, config.target)
     records, unreadable, caches = _read(usable, config, data_root, cache_folder, progress)
+    records = mark_shared_files(records)
     remarks = remark_rows(records, config.cleaning.exclude)
     records, odd = _without_odd(records, remarks)
     if config.split.method != "stratified":
@@ -257,8 +260,7 @@ def _unused(
     if rows.empty:
         return rows
     files = read_files(rows, data_root, cache_folder / "unused", progress)
-    seen = files[files["reason"].isna()][["path", "modality", "sha256", "traits", "fingerprint"]]
-    return rows.drop(columns="traits").merge(seen, on=["path", "modality"]).assign(y_true=None)
+    return seen_records(rows, files).drop(columns="remarks").assign(y_true=None)
 
 
 def _without_odd(records: pd.DataFrame, remarks: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
