@@ -110,9 +110,7 @@ def candidates(coarse: npt.NDArray[np.int8]) -> Pairs:
     whole = spectra.seen(None)
     cells = build_cells(whole)
     near = max(_LARGE.cosine, _bar(whole, _LARGE.most))
-    halves = (_Lookup(_LARGE.views[half::2], near, _LARGE.most) for half in range(2))
-    # Of each lookup the nearest view of a pair is corrected; the next may be the right one.
-    lookups = (_SMALL, *halves)
+    lookups = (_SMALL, _Lookup(_LARGE.views, near, _LARGE.most))
     parts = [part for lookup in lookups for part in _look_up(spectra, cells, lookup)]
     if not parts:
         return Pairs(np.empty(0, np.intp), np.empty(0, np.intp), np.empty((0, 4), np.float32))
