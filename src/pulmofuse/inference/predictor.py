@@ -15,6 +15,7 @@ import torch
 
 from pulmofuse.errors import BundleError
 from pulmofuse.inference.bundle import Bundle, load_bundle
+from pulmofuse.models import frozen
 from pulmofuse.preprocessing import prepare
 from pulmofuse.schema import Modality, subset_name
 from pulmofuse.training import infer
@@ -62,6 +63,7 @@ class Predictor:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
+        self._models = {m: frozen(part.model) for m, part in bundle.unimodal.items()}
 
     @classmethod
     def load(cls, folder: Path | str) -> Predictor:
@@ -127,11 +129,11 @@ class Predictor:
         self, modality: Modality, source: Path | str | bytes
     ) -> tuple[np.ndarray, np.ndarray]:
         """Calibrated probabilities (classes,) and mean features (feature_dim,) of one file."""
-        part = self.bundle.unimodal[modality]
+        part, model = self.bundle.unimodal[modality], self._models[modality]
         if isinstance(source, str):
             source = Path(source)
         instances = prepare(source, modality, part.config.preprocessing).instances
-        probabilities, features = infer(part.model, instances, np.arange(len(instances)))
+        probabilities, features = infer(model, instances, np.arange(len(instances)))
         calibrated = part.calibration.apply(probabilities.mean(axis=0, keepdims=True))[0]
         return calibrated, features.mean(axis=0)
 

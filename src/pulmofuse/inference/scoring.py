@@ -11,6 +11,7 @@ import pandas as pd
 
 from pulmofuse.files import atomic_path
 from pulmofuse.inference.bundle import Unimodal
+from pulmofuse.models import frozen
 from pulmofuse.schema import class_columns
 from pulmofuse.training import infer, mean_per_record
 
@@ -69,7 +70,7 @@ def score_records(
         progress: told (instances done, all).
     """
     rows, counts = instance_rows(records)
-    p_instances, features = infer(part.model, instances, rows, progress=progress)
+    p_instances, features = infer(frozen(part.model), instances, rows, progress=progress)
     raw = mean_per_record(p_instances, counts)
     table = pd.DataFrame(
         np.hstack([part.calibration.apply(raw), raw]),

@@ -5,6 +5,7 @@ from pulmofuse.models.backbones import BACKBONES, Backbone, BackboneEntry, build
 from pulmofuse.models.classifier import Classifier, ImageClassifier
 from pulmofuse.models.ct_model import build_ct_model
 from pulmofuse.models.cxr_model import build_cxr_model
+from pulmofuse.models.frozen import frozen
 from pulmofuse.models.fusion_model import GatedAttentionFusion
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "build_backbone",
     "build_ct_model",
     "build_cxr_model",
+    "frozen",
 ]

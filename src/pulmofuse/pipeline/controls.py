@@ -31,8 +31,7 @@ from pulmofuse.evaluation import roc_auc
 from pulmofuse.evaluation.intervals import patient_interval
 from pulmofuse.evaluation.matching import matched_rows
 from pulmofuse.inference import Scores, Unimodal, build_model, instance_rows
-from pulmofuse.models import Classifier
-from pulmofuse.models.frozen import frozen
+from pulmofuse.models import Classifier, frozen
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.pipeline.models import codes
 from pulmofuse.pipeline.probe import probe

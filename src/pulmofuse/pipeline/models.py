@@ -20,7 +20,7 @@ from pulmofuse.inference import (
     build_model,
     instance_rows,
 )
-from pulmofuse.models import Classifier, GatedAttentionFusion
+from pulmofuse.models import Classifier, GatedAttentionFusion, frozen
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.pipeline.predictions import PatientScores, feature_probabilities, subsets
 from pulmofuse.preprocessing import CoughAugment, ImageAugment
@@ -183,7 +183,7 @@ def _calibrate(
     model: Classifier, records: pd.DataFrame, instances: np.ndarray, classes: Sequence[str]
 ) -> Calibration:
     rows, counts = instance_rows(records)
-    p, _ = infer(model, instances, rows)
+    p, _ = infer(frozen(model), instances, rows)
     return fit_calibration(
         mean_per_record(p, counts), codes(records["y_true"], classes), len(classes)
     )
@@ -227,7 +227,7 @@ def _augmented_features(
         torch.manual_seed(seed)
         note = f"view {view + 1}/{views} of {modality.value}"
         _, features = infer(
-            part.model,
+            frozen(part.model),
             cohort.caches[modality].instances,
             rows,
             augment=augmentation(part.config),
