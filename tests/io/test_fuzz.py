@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
 from tests.io import samples as s
@@ -89,6 +90,13 @@ def _j2k_frame(size: int) -> bytes:
     return b"\xff\x4f\xff\x51" + siz + b"\x07\x01\x01" + bytes(64) + b"\xff\xd9"
 
 
+def _jp2_frame(box_length: int) -> bytes:
+    """JPEG 2000 in JP2 whose first box after the signature declares this length."""
+    out = io.BytesIO()
+    Image.fromarray(TILE).save(out, "JPEG2000")
+    return s.patched(out.getvalue(), 12, struct.pack(">I", box_length))
+
+
 TILE = s.picture()
 BOMBS: dict[str, bytes] = {
     "png of 50,000 x 50,000": _png(50_000, 50_000),
@@ -109,6 +117,7 @@ BOMBS: dict[str, bytes] = {
         Columns=512,
     ),
     "dicom j2k of another size": s.compressed_dicom([_j2k_frame(60_000)], TILE, JPEG2000Lossless),
+    "dicom jp2 box of no length": s.compressed_dicom([_jp2_frame(0)], TILE, JPEG2000Lossless),
     "dicom jpeg of another size": s.compressed_dicom(
         [_jpeg(65_535, 65_535)], TILE, JPEGLosslessSV1
     ),

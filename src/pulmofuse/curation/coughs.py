@@ -160,8 +160,8 @@ class Heard:
 
 
 def listen(sound: Sound) -> Heard:
-    """Score the mono mix of a recording; a passing likeness to a cough does not count for much."""
-    power = _frame_power(sound.samples.mean(axis=0), sound.sample_rate_hz)
+    """Score the loudest channel; a passing likeness to a cough does not count for much."""
+    power = _frame_power(sound.loudest, sound.sample_rate_hz)
     p = _classify(_context(_features(power)))
     level = _level_db(power)
     loud = level >= level.max() - _LOUD_DB

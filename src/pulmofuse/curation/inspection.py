@@ -20,7 +20,7 @@ from pulmofuse.schema import Modality, Oddity
 
 #: Raise it with any change that alters traits, fingerprints or remarks: what was stored is then
 #: made anew.
-INSPECTION_VERSION = 2
+INSPECTION_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,9 @@ def _with_flaws(image: Image, fingerprint: bytes, remarks: tuple[Remark, ...]) -
 
 def inspect_sound(sound: Sound) -> Seen:
     """Look at a decoded recording."""
-    one = len(sound.samples) == 1
-    mono = np.ascontiguousarray(sound.samples[0] if one else sound.samples.mean(axis=0))
+    mono = sound.loudest
     fingerprint = sound_fingerprint(mono, sound.sample_rate_hz)
-    # The mono mix is made once; the traits are those of all channels.
-    mixed = Sound(mono[np.newaxis], sound.sample_rate_hz, sound.traits)
-    return Seen(sound.traits, fingerprint, sound_remarks(mixed))
+    return Seen(sound.traits, fingerprint, sound_remarks(sound))
 
 
 def seen_row(seen: Seen) -> dict[str, Any]:

@@ -21,6 +21,8 @@ _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _ANNEX_K_LUMINANCE_SUM = 3688
 #: JPEG markers that stand alone, without a length.
 _BARE_MARKERS = {0x01, *range(0xD0, 0xD9)}
+#: How a JP2 begins; a length of 1 says that the length follows in 8 bytes; a box has 8 at least.
+_JP2, _LONG_BOX, _LEAST_BOX = b"\0\0\0\x0cjP  ", 1, 8
 _START_OF_SCAN, _APP1 = 0xDA, 0xE1
 #: A progressive JPEG goes over all pixels in each scan, usually ten; a hostile one in thousands.
 _MAX_SCANNED_PIXELS = 1_000_000_000
@@ -214,11 +216,27 @@ def _webp_size(kind: bytes, body: bytes) -> tuple[int, int] | None:
     return None
 
 
+def _check_boxes(name: str, data: bytes) -> None:
+    """Refuse a JP2 whose boxes do not lead to the code stream (ITU-T T.800 I.4).
+
+    Decoders go from box to box; one without a length would hold them for ever.
+    """
+    position = 0
+    while data.startswith(_JP2) and data[position + 4 : position + 8] != b"jp2c":
+        (length,) = struct.unpack(">I", data[position : position + 4].rjust(4, b"\0"))
+        if length == _LONG_BOX:
+            length = int.from_bytes(data[position + 8 : position + 16], "big")
+        if length < _LEAST_BOX or position + length >= len(data):
+            raise UnreadableFile(name, f"JPEG 2000 is damaged near byte {position:,}", COPY_AGAIN)
+        position += length
+
+
 def j2k_header(name: str, data: bytes) -> Header:
     """Read the SIZ segment of a JPEG 2000 code stream, bare or in JP2 (ITU-T T.800 A.5.1)."""
     start = data.find(b"\xff\x4f\xff\x51")
     if start < 0 or len(data) < start + 43:
         raise cut(name, "JPEG 2000", len(data))
+    _check_boxes(name, data)
     right, bottom, left, top, tile_width, tile_height = struct.unpack_from(">6I", data, start + 8)
     (channels,) = struct.unpack_from(">H", data, start + 40)
     width, height = right - left, bottom - top

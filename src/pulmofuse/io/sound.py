@@ -57,6 +57,19 @@ class Sound:
     sample_rate_hz: int
     traits: dict[str, Any]
 
+    @property
+    def loudest(self) -> npt.NDArray[np.float32]:
+        """The channel with the most power after pre-emphasis; float32 (n,).
+
+        Two channels of a call are the two ends of the line, and the cough is in the louder one
+        (docs/decisions/0008-cough-segmentation.md); of a stereo microphone either will do. The
+        difference of neighbouring samples weighs mains hum and offsets down, which are no cough.
+        """
+        one = len(self.samples) == 1
+        place = 0 if one else int(np.argmax(np.diff(self.samples, axis=1).var(axis=1)))
+        out: npt.NDArray[np.float32] = self.samples[place]
+        return out
+
 
 def read_sound(source: Path | bytes, name: str | None = None) -> Sound:
     """Read whatever libsndfile or ffmpeg reads; the content decides, not the suffix.

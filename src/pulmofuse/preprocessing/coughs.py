@@ -27,23 +27,22 @@ _MIN_TAIL = 0.25
 def prepare_cough(sound: Sound, config: CoughPreprocessing, name: str) -> npt.NDArray[np.int16]:
     """A recording to int16 (n, samples), n <= max_windows, peak at full scale.
 
-    Mono mix, offset removed, resampled (soxr HQ), trimmed of silence at both ends, scaled to its
-    peak, cut into windows.
+    The loudest channel, offset removed, resampled (soxr HQ), trimmed of silence at both ends,
+    scaled to its peak, cut into windows.
 
     Raises:
-        UnreadableFile: the channels cancel each other, so that the mono mix is silent.
+        UnreadableFile: it is silent.
     """
-    # The two channels of covid19-cough's calls are the two ends of the line, not one voice twice:
-    # the cough is in the louder one, but the mean tells the label better. It does so by the end
-    # where nobody coughs, which is a shortcut (docs/decisions/0008-cough-segmentation.md).
-    mono = sound.samples.mean(axis=0)
+    # Of a call, the mean of both ends tells COVID-19 better than the end that coughs: it lets a
+    # model hear who was called. That is no cough (docs/decisions/0008-cough-segmentation.md).
+    mono = sound.loudest
     mono = (mono - mono.mean()).astype(np.float32)
     resampled = soxr.resample(mono, sound.sample_rate_hz, config.sample_rate_hz, quality="HQ")
     trimmed = trim_silence(np.asarray(resampled, dtype=np.float32), config.trim_db)
     peak = float(np.abs(trimmed).max(initial=0.0))
     if peak <= 1.0 / SOUND_SCALE:
         raise UnreadableFile(
-            name, "is silent once its channels are mixed", "give one channel of the recording"
+            name, "is silent once it is resampled", "record again, or leave it out"
         )
     scaled = np.rint(trimmed * (SOUND_SCALE / peak)).astype(np.int16)
     return cut_windows(scaled, window_samples(config), config.max_windows)

@@ -19,7 +19,7 @@ from pulmofuse.schema import Modality
 PreprocessingConfig = CtPreprocessing | CxrPreprocessing | CoughPreprocessing
 
 #: Raise it with any change that alters instances: caches of older versions are made anew.
-PREPROCESSING_VERSION = 2
+PREPROCESSING_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
