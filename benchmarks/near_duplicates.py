@@ -29,6 +29,7 @@ import pandas as pd
 from near_duplicates_material import (
     KINDS,
     LARGE_KINDS,
+    ONSET,
     Generator,
     image_copy,
     made_up_images,
@@ -261,7 +262,8 @@ def once(path: Path, size: int) -> None:
     table = np.load(path, mmap_mode="r", allow_pickle=False)[:size]
     modality = "cxr" if path.stem.endswith("image") else "cough"
     prints = [
-        bytes(row) if modality == "cxr" else bytes(row[1 : 1 + int(row[0]) * 196]) for row in table
+        bytes(row) if modality == "cxr" else bytes(row[1 : 1 + int(row[0]) * ONSET])
+        for row in table
     ]
     numbers = [f"{i:07d}" for i in range(size)]
     records = pd.DataFrame(

@@ -62,8 +62,8 @@ def test_unreadable_files_are_exclusions_with_reason_and_remedy(
 def test_a_killed_run_goes_on_and_a_changed_file_is_read_again(
     root: Path, manifest: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_BATCH_FILES", 2)
-    monkeypatch.setattr(reading, "_PART_FILES", 2)
+    for limit in ("_BATCH_FILES", "_LEAST_BATCH", "_MOST_BATCH", "_PART_FILES"):
+        monkeypatch.setattr(reading, limit, 2)
     store = tmp_path / "store"
 
     def killed(done: int, total: int, note: str) -> None:

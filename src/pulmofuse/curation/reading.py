@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -35,8 +36,11 @@ _KEY = ["path", "modality"]
 _SEEN = ["sha256", "traits", "fingerprint", "remarks"]
 _CELLS = [*_SEEN, "reason", "remedy"]
 _COLUMNS = [*_KEY, *_CELLS, "size", "mtime_ns"]
-#: Files read side by side; progress is told, and interrupts are heard, between two batches.
-_BATCH_FILES = 32
+#: Files read side by side; progress is told, and interrupts are heard, between two batches. The
+#: first has so many files; then each as many as take about so long, because threads that wait for
+#: the last file of a batch do nothing.
+_BATCH_FILES, _BATCH_S = 32, 0.5
+_LEAST_BATCH, _MOST_BATCH = 8, 512
 #: Files of one part of the store: a killed run loses at most as many.
 _PART_FILES = 1024
 _MAX_THREADS = 4
@@ -73,24 +77,31 @@ def read_files(
     tables = [known.reset_index()]
     done, n_parts, fresh = len(wanted) - len(todo), len(_parts(store)), list[dict[str, Any]]()
     progress(done, len(wanted), "")
-    rows = list(iterate(todo))
+    rows, start, size = list(iterate(todo)), 0, _BATCH_FILES
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        for first in range(0, len(rows), _BATCH_FILES):
-            batch = rows[first : first + _BATCH_FILES]
+        while start < len(rows):
+            batch, began = rows[start : start + size], time.perf_counter()
             fresh += pool.map(lambda row: _read(data_root, row), batch)
-            last = first + len(batch) == len(rows)
-            if fresh and (len(fresh) >= _PART_FILES or last):
+            start += len(batch)
+            size = _next_size(size, time.perf_counter() - began)
+            if len(fresh) >= _PART_FILES or start == len(rows):
                 tables.append(pd.DataFrame(fresh, columns=_COLUMNS))
                 n_parts += 1
                 _write(store, n_parts, tables[-1])
                 fresh = []
-            progress(done + first + len(batch), len(wanted), str(batch[-1]["path"]))
+            progress(done + start, len(wanted), str(batch[-1]["path"]))
     found = pd.concat([t for t in tables if len(t)] or tables, ignore_index=True)
     table = wanted[_KEY].merge(found, on=_KEY, how="left", validate="1:1")[_COLUMNS]
     for column in _CELLS:
         # What was stored comes back with nulls of another kind than what was just read.
         table[column] = table[column].astype(object).where(table[column].notna(), None)
     return table
+
+
+def _next_size(size: int, seconds: float) -> int:
+    """Files of the next batch, after one of `size` files took `seconds`; it doubles at most."""
+    fitting = round(size * _BATCH_S / max(seconds, _BATCH_S / 2))
+    return min(max(fitting, _LEAST_BATCH), _MOST_BATCH)
 
 
 def unreadable_files(files: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
