@@ -83,7 +83,7 @@ def image_print(source: Path | bytes) -> bytes:
 def sound_print(source: Path | bytes) -> bytes:
     """Fingerprint of a sound file."""
     sound = read_sound(source)
-    return sound_fingerprint(sound.loudest, sound.sample_rate_hz)
+    return sound_fingerprint(sound.samples.mean(axis=0), sound.sample_rate_hz)
 
 
 def make_image_copy(path: Path, number: int, rng: Generator) -> tuple[str, bytes]:
@@ -101,7 +101,7 @@ def make_large_crop(path: Path, number: int, rng: Generator) -> tuple[str, bytes
 def make_sound_copy(path: Path, _number: int, rng: Generator) -> tuple[str, bytes]:
     """Kind and file of the copy."""
     sound = read_sound(path)
-    return "combination", sound_copy(sound.loudest, sound.sample_rate_hz, rng)
+    return "combination", sound_copy(sound.samples.mean(axis=0), sound.sample_rate_hz, rng)
 
 
 def accuracy(root: Path, half: str, seed: int, large_crops: bool) -> None:

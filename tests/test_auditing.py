@@ -20,7 +20,7 @@ from pulmofuse.sources.synthetic import SyntheticConfig, generate
 
 DUPLICATES = [
     "path_a", "path_b", "kind", "score", "label_a", "label_b", "split_a", "split_b",
-    "patient_a", "patient_b",
+    "patient_a", "patient_b", "contradicting",
 ]  # fmt: skip
 
 

@@ -237,6 +237,21 @@ def test_a_damaged_bundle_is_refused(
         Predictor.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [("format_version", "format version 0"), ("preprocessing_version", "prepared by rules 0")],
+)
+def test_a_bundle_of_another_version_is_refused(
+    finished: Finished, tmp_path: Path, key: str, words: str
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(finished.out / "bundle", folder)
+    content = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    (folder / "bundle.json").write_text(json.dumps(content | {key: 0}), encoding="utf-8")
+    with pytest.raises(BundleError, match=words):
+        Predictor.load(folder)
+
+
 def test_weights_of_another_architecture_are_refused(finished: Finished, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     shutil.copytree(finished.out / "bundle", folder)

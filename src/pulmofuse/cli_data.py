@@ -208,7 +208,10 @@ def _write_lists(out: Path, excluded: pd.DataFrame, odd: pd.DataFrame) -> None:
 
     typer.echo(str(out))
     for table, name in ((excluded, "excluded"), (odd, "odd")):
-        if not table.empty:
-            path = out.with_name(f"{out.stem}.{name}.csv")
-            write_csv(path, table)
-            typer.echo(str(path))
+        path = out.with_name(f"{out.stem}.{name}.csv")
+        if table.empty:
+            # A list of an earlier scan would speak of files that are mended.
+            path.unlink(missing_ok=True)
+            continue
+        write_csv(path, table)
+        typer.echo(str(path))

@@ -31,6 +31,7 @@ from pulmofuse.pipeline import (
     locked,
     prepare_cohort,
     record_predictions,
+    require_records,
     scan,
 )
 from pulmofuse.schema import (
@@ -115,6 +116,8 @@ def _collect(
         out / "cache",
         reporter.update,
     )
+    write_csv(out / "excluded.csv", cohort.excluded)
+    require_records(cohort, data, out / "excluded.csv")
     cohort = _unseen(cohort, bundle, study, data)
     reporter.finish(describe_cohort(cohort) + _own_test_files(cohort, bundle))
     return replace(cohort, records=cohort.records.assign(split=Split.TEST.value))

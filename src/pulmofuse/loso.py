@@ -23,6 +23,7 @@ from pulmofuse.config import SourceConfig, SplitConfig, StudyConfig, Target
 from pulmofuse.errors import LeakageFound, StudyError
 from pulmofuse.files import read_json, write_csv
 from pulmofuse.pipeline import Reporter, Silent, locked, scan
+from pulmofuse.pipeline.controls import CHANCE
 from pulmofuse.report.figures import Estimate, forest_figure, save_figure
 from pulmofuse.report.names import colour_key, method_title, subset_title
 from pulmofuse.schema import SUBSET_JOIN, Split
@@ -40,7 +41,6 @@ _NOT_RUN = (StudyError, LeakageFound)
 #: Folder of the prepared files, which all the studies share; no study's name.
 _CACHE = "cache"
 _STEM_CHARACTERS = 40
-_AUC_OF_CHANCE = 0.5
 
 
 def leave_one_source_out(
@@ -239,4 +239,4 @@ def _draw(table: pd.DataFrame, out: Path) -> None:
             )
         )
         last = name
-    save_figure(forest_figure(estimates, _AUC_OF_CHANCE), out, "loso")
+    save_figure(forest_figure(estimates, CHANCE), out, "loso")

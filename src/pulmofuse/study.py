@@ -8,8 +8,6 @@ study that was killed goes on where it was.
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +37,7 @@ from pulmofuse.inference import (
     score_records,
 )
 from pulmofuse.pipeline import (
+    AUDIT_FILES,
     Cohort,
     PatientScores,
     Reporter,
@@ -56,22 +55,23 @@ from pulmofuse.pipeline import (
     operating_points,
     prepare_cohort,
     record_predictions,
+    require_records,
+    rows_hash,
     run_controls,
     scan,
     split_cohort,
     train_unimodal,
+    versions,
     without_leaks,
     write_audit,
     write_examples,
     write_explanations,
     write_fingerprints,
 )
+from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
 from pulmofuse.report import write_report
 from pulmofuse.schema import MANIFEST_COLUMNS, Modality, Split, write_manifest
 from pulmofuse.sources.synthetic import read_truth
-
-#: Packages whose versions decide what comes out.
-_PACKAGES = ("torch", "lightning", "monai", "numpy", "scikit-learn", "opencv-python-headless")
 
 
 @dataclass(eq=False)
@@ -149,6 +149,7 @@ def _collect(run: _Run) -> Cohort:
     write_csv(out / "excluded.csv", cohort.excluded)
     write_csv(out / "remarks.csv", cohort.remarks)
     run.reporter.finish(describe_cohort(cohort))
+    require_records(cohort, config.name, out / "excluded.csv")
     run.reporter.step("Split by patient")
     cohort = split_cohort(cohort, config)
     if config.audit.on_leak == "drop":
@@ -181,13 +182,16 @@ def _audit(run: _Run, cohort: Cohort) -> None:
         return f"verdict: {found.verdict}{' (' + ', '.join(failed) + ')' if failed else ''}"
 
     columns = [*MANIFEST_COLUMNS, "y_true", "sha256", "used"]
+    excluded = cohort.excluded
     inputs = [
         pulmofuse.__version__,
+        config.name,
         config.seed,
-        _rows(records, columns),
+        rows_hash(records, columns),
         sha256_json(cohort.pairs.astype(str).to_numpy().tolist()),
+        sha256_json(excluded[excluded["stage"] == "read"].astype(str).to_numpy().tolist()),
     ]
-    outputs = [out / name for name in ("audit.json", "duplicates.csv", "audit.html")]
+    outputs = [out / name for name in AUDIT_FILES]
     run.steps.run("audit", "Audit splits and shortcuts", inputs, outputs, work)
     if config.audit.on_leak != "accept":
         stop_on_leaks(read_json(out / "audit.json")["checks"], out / "audit.html")
@@ -199,10 +203,11 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
     folder = run.out / "checkpoints" / modality.value
     inputs = [
         pulmofuse.__version__,
+        PREPROCESSING_VERSION,
         config.seed,
         config.target.model_dump(mode="json"),
         config.of(modality).model_dump(mode="json"),
-        _rows(records, ["record_id", "split", "y_true", "sha256"]),
+        rows_hash(records, ["record_id", "split", "y_true", "sha256"]),
     ]
     trained: list[Unimodal] = []
 
@@ -264,7 +269,7 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
                 run.keys,
                 config.fusion.patients,
                 settings.model_dump(mode="json"),
-                _rows(cohort.records, [*columns, "sha256"]),
+                rows_hash(cohort.records, [*columns, "sha256"]),
             ],
             [],
             train,
@@ -323,7 +328,7 @@ def _control(run: _Run, cohort: Cohort) -> None:
         pulmofuse.__version__,
         run.keys,
         config.evaluation.model_dump(mode="json"),
-        _rows(cohort.records, ["record_id", *CONFOUNDERS]),
+        rows_hash(cohort.records, ["record_id", *CONFOUNDERS]),
         int(pd.util.hash_pandas_object(run.predictions, index=False).sum()),
     ]
     run.steps.run("controls", "Negative controls", inputs, [out / "controls.csv"], work)
@@ -372,7 +377,7 @@ def _bundle(run: _Run, cohort: Cohort) -> None:
             "split_hash": split_hash(cohort.records),
             "training_files": sorted(seen["sha256"].unique()),
             "training_patients": sorted(seen["patient_id"].unique()),
-            "versions": _versions(),
+            "versions": versions(),
         },
     )
     save_bundle(run.out / "bundle", bundle)
@@ -389,7 +394,7 @@ def _report(run: _Run, cohort: Cohort) -> Path:
             "name": config.name,
             "question": config.question,
             "seconds": run.steps.seconds(),
-            "versions": _versions(),
+            "versions": versions(),
             "split_hash": split_hash(cohort.records),
             "test_opened": run.steps.runs("evaluate"),
             "seed": config.seed,
@@ -409,14 +414,3 @@ def _truth(run: _Run) -> dict[str, float] | None:
         if source.name == "synthetic":
             return read_truth(run.data_root / source.root, target.mapping, target.positive)
     return None
-
-
-def _rows(records: pd.DataFrame, columns: list[str]) -> str:
-    """A hash of some columns of the records."""
-    table = records[columns].sort_values("record_id")
-    return sha256_json(table.astype(str).to_numpy().tolist())
-
-
-def _versions() -> dict[str, str]:
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"pulmofuse": pulmofuse.__version__, "python": platform.python_version(), **versions}

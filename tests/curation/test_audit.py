@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pulmofuse.curation import Audit, audit
+from pulmofuse.curation import Audit, audit, confounding
 from pulmofuse.curation.copies import no_pairs
 from pulmofuse.curation.sample_size import auc_standard_error, smallest_difference
 from pulmofuse.schema import manifest_frame
@@ -225,7 +225,7 @@ def test_duplicates_lists_every_pair_gravest_first(plain) -> None:
     assert table.iloc[0].to_dict() == {
         "path_a": "ct/2.png", "path_b": "ct/4.png", "kind": "near", "score": 0.97,
         "label_a": "covid19", "label_b": "normal", "split_a": "train", "split_b": "train",
-        "patient_a": "ct-p1", "patient_b": "ct-p2",
+        "patient_a": "ct-p1", "patient_b": "ct-p2", "contradicting": True,
     }  # fmt: skip
 
 
@@ -330,6 +330,26 @@ def test_three_classes_are_macro_averaged(plain) -> None:
     assert check.value < check.thresholds["fail_above"]
     assert check.verdict == "fail"
     assert "covid19 is told from all others: AUC 1.00." in check.detail
+
+
+def test_a_class_of_few_patients_raises_no_alarm_by_chance() -> None:
+    """Three hundred of two classes and two of a third; age has a little to do with the first."""
+    verdicts = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        y = np.repeat(["a", "b", "c"], [300, 300, 2])
+        rows = pd.DataFrame(
+            {
+                "patient_id": [f"p{i}" for i in range(len(y))],
+                "y_true": y,
+                "age": rng.normal(50, 15, len(y)) + 4 * (y == "a"),
+                "sex": rng.choice(["F", "M"], len(y)),
+            }
+        )
+        check = confounding.demographics(rows, "ct", seed)
+        assert "c is told" not in check.detail
+        verdicts.append(check.verdict)
+    assert "fail" not in verdicts
 
 
 def test_age_that_predicts_the_class_is_found(plain) -> None:

@@ -149,3 +149,11 @@ def test_another_store_is_read_and_never_written(
     read_files(manifest, root, ours, silent, seen_before=theirs)
     assert opened == ["absent.png"]
     assert {p: p.stat().st_mtime_ns for p in theirs.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("size", "seconds", "following"),
+    [(32, 0.5, 32), (32, 0.0, 64), (32, 0.05, 64), (32, 1.0, 16), (32, 60.0, 8), (400, 0.3, 512)],
+)
+def test_batches_take_about_half_a_second(size: int, seconds: float, following: int) -> None:
+    assert reading._next_size(size, seconds) == following

@@ -118,6 +118,8 @@ BOMBS: dict[str, bytes] = {
     ),
     "dicom j2k of another size": s.compressed_dicom([_j2k_frame(60_000)], TILE, JPEG2000Lossless),
     "dicom jp2 box of no length": s.compressed_dicom([_jp2_frame(0)], TILE, JPEG2000Lossless),
+    "jp2 of a million boxes": _jp2_frame(0)[:12] + b"\0\0\0\x08free" * 1_000_000
+    + _jp2_frame(0)[12:],
     "dicom jpeg of another size": s.compressed_dicom(
         [_jpeg(65_535, 65_535)], TILE, JPEGLosslessSV1
     ),

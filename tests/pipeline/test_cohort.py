@@ -11,7 +11,14 @@ import pytest
 
 from pulmofuse.config import StudyConfig, parse_config
 from pulmofuse.curation import audit
-from pulmofuse.pipeline import Cohort, prepare_cohort, split_cohort, without_leaks
+from pulmofuse.errors import StudyError
+from pulmofuse.pipeline import (
+    Cohort,
+    prepare_cohort,
+    require_records,
+    split_cohort,
+    without_leaks,
+)
 from pulmofuse.schema import exclusions_frame, manifest_frame
 from pulmofuse.sources.synthetic import SyntheticConfig, generate
 
@@ -198,12 +205,31 @@ def test_one_file_under_two_modalities_is_left_out_in_both_places(
 ) -> None:
     rows = listed(pictures)
     path = str(rows[0]["path"])
-    (pictures / "ct-place.png").write_bytes((pictures / path).read_bytes())
-    rows.append({**row("ct-place.png", str(rows[0]["label"]), "q1"), "modality": "ct"})
+    (pictures / "ct (1).png").write_bytes((pictures / path).read_bytes())
+    rows.append({**row("ct (1).png", str(rows[0]["label"]), "q1"), "modality": "ct"})
     found = cohort(pictures, rows, tmp_path)
     out = found.excluded[found.excluded["stage"] == "clean"].drop_duplicates(["path", "modality"])
-    assert {("ct-place.png", "ct"), (path, "cxr")} <= set(
+    assert {("ct (1).png", "ct"), (path, "cxr")} <= set(
         zip(out["path"], out["modality"], strict=True)
     )
     told = found.remarks[found.remarks["path"] == path]["reason"].str.cat(sep="; ")
-    assert f"{path}, among CXR, is the same file as ct-place.png, among CT" in told
+    assert f"{path}, among CXR, is the same file as ct (1).png, among CT" in told
+    # The brackets of a name are no score.
+    assert f"{path}, among CXR, is the same file as ct (1).png, among CT" in set(out["reason"])
+
+
+def test_a_cohort_that_cleaning_leaves_empty_is_refused_with_the_list(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for n in range(6):
+        name = f"noise ({n}).png"
+        cv2.imwrite(str(tmp_path / name), rng.integers(0, 256, (90, 90, 3), np.uint8))
+        rows.append(row(name, ("normal", "covid19")[n % 2], f"p{n}"))
+    found = cohort(tmp_path, rows, tmp_path)
+    assert found.records.empty
+    # The scores go, the name stays: it has brackets of its own.
+    assert not found.excluded["reason"].str.contains("score").any()
+    with pytest.raises(StudyError, match=r"all 6 files were left out. Look at list.csv"):
+        require_records(found, "mine", Path("list.csv"))

@@ -85,3 +85,12 @@ def test_damaged_fingerprints_are_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "fingerprints.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(StudyError, match="Run the study again"):
         copies_of_study(tmp_path, pd.DataFrame([record("x", picture(0), None)]))
+
+
+def test_fingerprints_of_another_version_are_one_clear_error(study: Path) -> None:
+    path = study / "fingerprints.parquet"
+    old = pd.read_parquet(path)
+    for table in (old.drop(columns="version"), old.assign(version=old["version"] - 1)):
+        table.to_parquet(path)
+        with pytest.raises(StudyError, match="another version of Pulmofuse"):
+            copies_of_study(study, pd.DataFrame([record("x", picture(0), None)]))

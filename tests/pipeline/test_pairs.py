@@ -21,12 +21,12 @@ from tests.report.page import read_page
 
 COLUMNS = [
     "path_a", "path_b", "kind", "score", "label_a", "label_b", "split_a", "split_b",
-    "patient_a", "patient_b",
+    "patient_a", "patient_b", "contradicting",
 ]  # fmt: skip
 
 
 def _pair(a: str, b: str, labels: str = "aa", splits: tuple[str | None, ...] = (None, None)):
-    return (a, b, "near", 0.9, *labels, *splits, "p1", "p2")
+    return (a, b, "near", 0.9, *labels, *splits, "p1", "p2", labels[0] != labels[1])
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_the_page_of_an_audit_names_manifest_classes_and_unreadable_files(tmp_pa
     manifest.write_text("the records\n")
     (tmp_path / "mine.excluded.csv").write_text(
         "path,modality,source,stage,reason,remedy\nx.png,ct,s,read,is empty,leave it out\n"
-        "y.png,ct,s,scan,is not named,remove it\n"
+        "y.png,ct,s,scan,is not named,remove it\na.png,ct,s,read,was empty,mended since\n"
     )
     classes = {"normal": "well", "pneumonia": "well", "covid19": "ill"}
     records = frame.assign(y_true=frame["label"].map(classes), used=frame["record_id"] != "c")

@@ -16,13 +16,13 @@ from pulmofuse.report import write_audit_page
 from tests.report.page import read_page
 
 PAIRS = [
-    ("a/1.png", "a/2.png", "exact", 1.0, "covid19", "normal", "train", "test", "p1", "p2"),
-    ("a/<b>.png", "a/4.png", "near", 0.93, "normal", "not_covid19", "", "", "p3", "p4"),
-    ("a/5.png", "a/6.png", "near", 0.91, "normal", "normal", "train", "train", "p5", "p5"),
+    ("a/1.png", "a/2.png", "exact", 1.0, "covid19", "normal", "train", "test", "p1", "p2", True),
+    ("a/<b>.png", "a/4.png", "near", 0.93, "healthy", "negative", "", "", "p3", "p4", False),
+    ("a/5.png", "a/6.png", "near", 0.91, "normal", "normal", "train", "train", "p5", "p5", False),
 ]
 COLUMNS = [
     "path_a", "path_b", "kind", "score", "label_a", "label_b", "split_a", "split_b",
-    "patient_a", "patient_b",
+    "patient_a", "patient_b", "contradicting",
 ]  # fmt: skip
 
 

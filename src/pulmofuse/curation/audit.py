@@ -20,7 +20,7 @@ from pulmofuse.schema import Modality
 #: Columns of `Audit.duplicates`, and of duplicates.csv.
 DUPLICATE_COLUMNS = (
     "path_a", "path_b", "kind", "score", "label_a", "label_b", "split_a", "split_b",
-    "patient_a", "patient_b",
+    "patient_a", "patient_b", "contradicting",
 )  # fmt: skip
 
 
@@ -33,7 +33,7 @@ class Audit:
         checks: one answer each.
         duplicates: every pair of copies, columns `DUPLICATE_COLUMNS`: contradicting ones first,
             then those in different splits, then the rest. A label is the class of the study where
-            the record has one.
+            the record has one; `contradicting` says that not both can be right.
     """
 
     verdict: Verdict
@@ -98,7 +98,8 @@ def _duplicates(joined: pd.DataFrame) -> pd.DataFrame:
     for side in ("a", "b"):
         table[f"label_{side}"] = table[f"y_true_{side}"].fillna(table[f"label_{side}"])
     table = table.assign(
-        agrees=~contradicting_pairs(joined), together=~leakage.across_splits(joined)
+        contradicting=contradicting_pairs(joined), across=leakage.across_splits(joined)
     )
-    table = table.sort_values(["agrees", "together", "kind", "path_a", "path_b"])
+    order = ["contradicting", "across", "kind", "path_a", "path_b"]
+    table = table.sort_values(order, ascending=[False, False, True, True, True])
     return table[list(DUPLICATE_COLUMNS)].reset_index(drop=True)

@@ -35,11 +35,6 @@ _LEAST_GLYPHS = 4  # of one line: three vessels on a line are chance
 _MOST_PARTS = 600  # more small parts than this are texture, and pairs of them cost time
 
 
-def has_text(grey: Grey) -> bool:
-    """Does an 8-bit image (height, width) hold at least one line of four glyphs or more?"""
-    return bool(text_lines(grey))
-
-
 def text_lines(grey: Grey) -> tuple[tuple[int, int, int, int], ...]:
     """Boxes (x, y, width, height) of the lines of text, in the pixels of the image.
 

@@ -7,6 +7,7 @@ import re
 import pandas as pd
 
 from pulmofuse.curation.check import Check, Verdict, counted, grade, two_digits
+from pulmofuse.curation.sample_size import MIN_PATIENTS
 from pulmofuse.curation.shortcut import (
     Feature,
     Shortcut,
@@ -222,15 +223,19 @@ def _of_one_class(records: pd.DataFrame, column: str) -> list[str]:
 def _check(name: str, found: Shortcut, modality: str, detail: str, remedy: str) -> Check:
     """A check of an AUC: what chance can explain is no alarm, however high it is."""
     verdict: Verdict = "pass"
-    told, auc = max(found.by_class, key=lambda entry: entry[1], default=("", found.auc))
-    if auc > found.auc + SAME_AUC:
-        # The mean over classes hides a class that is given away; its verdict is the gravest.
-        detail += f" {told} is told from all others: AUC {two_digits(auc)}."
+    # The mean over classes hides a class that is given away. Of few patients, one of several
+    # classes is told by chance; the low end of its interval decides, as there is no null for it.
+    known = [one for one in found.by_class if one.n_patients >= MIN_PATIENTS]
+    told = max(known, key=lambda one: one.auc, default=None)
+    grave = found.auc
+    if told is not None and told.auc > found.auc + SAME_AUC:
+        detail += f" {told.name} is told from all others: AUC {two_digits(told.auc)}."
+        grave = max(found.auc, told.low)
     if found.p_value is not None and found.null_95 is not None:
         # The second condition is for features that tell only together, which the permutation
         # test's classifier does not see (docs/decisions/0009-audit.md).
         if found.p_value <= MAX_P or found.low > found.null_95:
-            verdict = grade(max(auc, found.auc), WARN_AUC, FAIL_AUC)
+            verdict = grade(grave, WARN_AUC, FAIL_AUC)
         detail += f" {_chance(found)}"
     if found.left_out:
         detail += f" Left out, with one patient each: {', '.join(found.left_out)}."

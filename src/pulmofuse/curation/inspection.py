@@ -20,7 +20,7 @@ from pulmofuse.schema import Modality, Oddity
 
 #: Raise it with any change that alters traits, fingerprints or remarks: what was stored is then
 #: made anew.
-INSPECTION_VERSION = 3
+INSPECTION_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def _with_flaws(image: Image, fingerprint: bytes, remarks: tuple[Remark, ...]) -
 
 def inspect_sound(sound: Sound) -> Seen:
     """Look at a decoded recording."""
-    mono = sound.loudest
-    fingerprint = sound_fingerprint(mono, sound.sample_rate_hz)
+    # A copy may be the mix of both ends of a call, which one end alone would not be known in.
+    fingerprint = sound_fingerprint(sound.samples.mean(axis=0), sound.sample_rate_hz)
     return Seen(sound.traits, fingerprint, sound_remarks(sound))
 
 

@@ -80,6 +80,7 @@ def read_files(
     rows, start, size = list(iterate(todo)), 0, _BATCH_FILES
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
         while start < len(rows):
+            size = min(size, _PART_FILES - len(fresh))
             batch, began = rows[start : start + size], time.perf_counter()
             fresh += pool.map(lambda row: _read(data_root, row), batch)
             start += len(batch)

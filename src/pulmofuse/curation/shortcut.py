@@ -71,6 +71,16 @@ class Feature:
 
 
 @dataclass(frozen=True)
+class OneClass:
+    """One class against all others: AUC, the low end of its 95 % interval, and its patients."""
+
+    name: str
+    auc: float
+    low: float
+    n_patients: int
+
+
+@dataclass(frozen=True)
 class Shortcut:
     """How well features tell the classes apart.
 
@@ -83,7 +93,7 @@ class Shortcut:
         null_95: 95th percentile of a simpler classifier's AUC under shuffled classes (`chance`);
             None without features.
         left_out: classes with one patient, whom no fold can both learn from and predict.
-        by_class: AUC of each class against all others, from what `auc` is of.
+        by_class: each class against all others, from what `auc` is of.
     """
 
     auc: float
@@ -93,7 +103,7 @@ class Shortcut:
     p_value: float | None = None
     null_95: float | None = None
     left_out: tuple[str, ...] = ()
-    by_class: tuple[tuple[str, float], ...] = ()
+    by_class: tuple[OneClass, ...] = ()
 
 
 def draw_patients(records: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -216,7 +226,15 @@ def measure_shortcut(
     low, high = percentile_interval(_macro_auc(y, best, weights))
     null = chance(X, y, groups, folds, seed)
     auc = max(whole, *alone)
-    by_class = tuple((str(n), float(weighted_auc(y == c, best[:, c]))) for c, n in enumerate(names))
+    by_class = tuple(
+        OneClass(
+            str(name),
+            float(weighted_auc(y == c, best[:, c])),
+            percentile_interval(weighted_auc(y == c, best[:, c], weights))[0],
+            int(n_patients[name]),
+        )
+        for c, name in enumerate(names)
+    )
     return Shortcut(auc, low, high, tuple(found), null.p_value, null.high, left_out, by_class)
 
 

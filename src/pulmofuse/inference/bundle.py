@@ -34,9 +34,10 @@ from pulmofuse.models import (
     build_ct_model,
     build_cxr_model,
 )
+from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
 from pulmofuse.schema import Modality
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _REMEDY = "make the bundle again with `pulmofuse study`"
 
@@ -174,6 +175,14 @@ def load_bundle(folder: Path) -> Bundle:
         raise BundleError(
             path, f"has format version {version}, this program reads {FORMAT_VERSION}", _REMEDY
         )
+    prepared = content.get("preprocessing_version")
+    if prepared != PREPROCESSING_VERSION:
+        raise BundleError(
+            path,
+            f"was trained on files prepared by rules {prepared}, this program has"
+            f" {PREPROCESSING_VERSION}",
+            _REMEDY,
+        )
     try:
         return _from_json(folder, content)
     except (KeyError, TypeError, ValueError, ValidationError) as error:
@@ -184,6 +193,7 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
     decision, feature = bundle.decision, bundle.feature
     return {
         "format_version": FORMAT_VERSION,
+        "preprocessing_version": PREPROCESSING_VERSION,
         "research_use_only": True,
         "name": bundle.name,
         "question": bundle.question,

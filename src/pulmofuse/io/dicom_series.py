@@ -21,9 +21,8 @@ from pulmofuse.io.dicom import decode, parse, parse_header, read_dicom, transfer
 from pulmofuse.io.dicom_traits import dicom_traits
 from pulmofuse.io.display import Shown, to_unit
 from pulmofuse.io.orientation import acquired_plane, distances, to_axial
-from pulmofuse.io.series_flaws import Flaw, naming
+from pulmofuse.io.series_flaws import ONE_FOLDER, Flaw, naming
 
-_ONE_FOLDER = "put each series into a folder of its own"
 #: A series of so few slices beside a longer one is a localizer.
 _LOCALIZER_SLICES = 2
 #: Directions are stored with few digits; a degree is 0.017.
@@ -148,7 +147,7 @@ def _one_series(label: str, slices: list[_Slice]) -> tuple[list[_Slice], list[_S
         shown = [f"{uid or 'without UID'} with {n}" for uid, n in counts.most_common(3)]
         more = f" and {len(counts) - 3} more" if len(counts) > 3 else ""
         raise UnreadableFile(
-            label, f"holds {len(counts)} series ({', '.join(shown)}{more} files)", _ONE_FOLDER
+            label, f"holds {len(counts)} series ({', '.join(shown)}{more} files)", ONE_FOLDER
         )
     kept = {s.path for s in images}
     return images, [s for s in slices if s.path not in kept]
@@ -159,14 +158,14 @@ def _check_alike(label: str, slices: list[_Slice]) -> None:
     sizes = Counter(s.size for s in slices)
     if len(sizes) > 1:
         seen = ", ".join(f"{n} of {c} x {r}" for (r, c), n in sizes.most_common(3))
-        raise UnreadableFile(label, f"slices differ in size ({seen})", _ONE_FOLDER)
+        raise UnreadableFile(label, f"slices differ in size ({seen})", ONE_FOLDER)
     if any(s.n_frames > 1 for s in slices):
         raise UnreadableFile(
             label, "holds several files, some with several frames", "name one of the files"
         )
     directions = [s.orientation for s in slices if s.orientation is not None]
     if any(np.abs(d - directions[0]).max() > _SAME_DIRECTION for d in directions):
-        raise UnreadableFile(label, "slices of one series have different directions", _ONE_FOLDER)
+        raise UnreadableFile(label, "slices of one series have different directions", ONE_FOLDER)
     check_pixels(label, *slices[0].size, len(slices))
 
 
@@ -279,7 +278,7 @@ def _join(label: str, parts: list[Shown]) -> Shown:
     """One volume of all slices, which must be in the same unit."""
     kinds = {(p.hounsfield, p.inverted, p.unit) for p in parts}
     if len(kinds) > 1:
-        raise UnreadableFile(label, "its slices are of different kinds (units)", _ONE_FOLDER)
+        raise UnreadableFile(label, "its slices are of different kinds (units)", ONE_FOLDER)
     paddings = [p.padding for p in parts]
     padding = None
     if any(p is not None for p in paddings):

@@ -23,6 +23,8 @@ _ANNEX_K_LUMINANCE_SUM = 3688
 _BARE_MARKERS = {0x01, *range(0xD0, 0xD9)}
 #: How a JP2 begins; a length of 1 says that the length follows in 8 bytes; a box has 8 at least.
 _JP2, _LONG_BOX, _LEAST_BOX = b"\0\0\0\x0cjP  ", 1, 8
+#: Files have about ten; millions of empty ones would take minutes.
+_MOST_BOXES = 1000
 _START_OF_SCAN, _APP1 = 0xDA, 0xE1
 #: A progressive JPEG goes over all pixels in each scan, usually ten; a hostile one in thousands.
 _MAX_SCANNED_PIXELS = 1_000_000_000
@@ -221,12 +223,14 @@ def _check_boxes(name: str, data: bytes) -> None:
 
     Decoders go from box to box; one without a length would hold them for ever.
     """
-    position = 0
+    position, n_boxes = 0, 0
     while data.startswith(_JP2) and data[position + 4 : position + 8] != b"jp2c":
+        n_boxes += 1
         (length,) = struct.unpack(">I", data[position : position + 4].rjust(4, b"\0"))
         if length == _LONG_BOX:
             length = int.from_bytes(data[position + 8 : position + 16], "big")
-        if length < _LEAST_BOX or position + length >= len(data):
+        bad = length < _LEAST_BOX or position + length >= len(data)
+        if bad or n_boxes > _MOST_BOXES:
             raise UnreadableFile(name, f"JPEG 2000 is damaged near byte {position:,}", COPY_AGAIN)
         position += length
 

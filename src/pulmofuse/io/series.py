@@ -24,8 +24,8 @@ from pulmofuse.io.content import check_pixels, list_folder, load
 from pulmofuse.io.decoded import Decoded
 from pulmofuse.io.image import Image, decode_image, finish
 from pulmofuse.io.kinds import Kind
+from pulmofuse.io.series_flaws import ONE_FOLDER
 
-_ONE_FOLDER = "put each series into a folder of its own"
 #: Formats (`kinds`) of a file that may have been a slice before it was damaged.
 _TELLS_NOTHING = frozenset({"unknown", "zeros"})
 
@@ -108,7 +108,7 @@ def _without_previews(
     others = formats.total() - formats["dicom"]
     if others > 2 or others >= formats["dicom"]:
         seen = ", ".join(f"{n} {kind}" for kind, n in formats.most_common())
-        raise UnreadableFile(label, f"holds files of several kinds ({seen})", _ONE_FOLDER)
+        raise UnreadableFile(label, f"holds files of several kinds ({seen})", ONE_FOLDER)
     return Counter(dicom=formats["dicom"]), {p: k for p, k in kinds.items() if k == "dicom"}
 
 
@@ -130,7 +130,7 @@ def _read_numbered(label: str, paths: list[Path], formats: Counter[str]) -> Deco
             raise UnreadableFile(
                 label,
                 f"slices differ in size ({ordered[0].name} and {path.name})",
-                _ONE_FOLDER,
+                ONE_FOLDER,
             )
         height, width = planes[0].shape[1:]
         check_pixels(label, height, width, len(planes))
@@ -164,7 +164,7 @@ def _by_number(label: str, paths: list[Path]) -> tuple[list[Path], list[tuple[in
         raise UnreadableFile(
             label,
             "its file names have no single number that tells the slices apart",
-            f"{_ONE_FOLDER}, and number its files once",
+            f"{ONE_FOLDER}, and number its files once",
         )
     ordered = sorted(paths, key=numbers.__getitem__)
     gaps = [

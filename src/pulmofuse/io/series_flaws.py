@@ -24,6 +24,10 @@ def naming(label: str, path: Path) -> Iterator[None]:
         raise UnreadableFile(label, f"its file {path.name}: {error.why}", error.remedy) from error
 
 
+#: Remedy where a folder holds more than one volume.
+ONE_FOLDER = "put each series into a folder of its own"
+
+
 def left_out(files: Sequence[tuple[str, str]]) -> list[Flaw]:
     """Files that should be slices and are not part of the volume.
 

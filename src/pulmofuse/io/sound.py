@@ -50,7 +50,8 @@ class Sound:
         sample_rate_hz: samples per second and channel.
         traits: JSON values: format, subtype, bytes, sample_rate_hz, channels, duration_s,
             bits_per_second, peak (before any scaling), clipped_fraction, silent_fraction (20 ms
-            blocks below -60 dB of full scale), bandwidth_hz (99 % of the power lies below).
+            blocks below -60 dB of full scale), bandwidth_hz (99 % of the power lies below), both
+            of the loudest channel.
     """
 
     samples: npt.NDArray[np.float32]
@@ -65,10 +66,7 @@ class Sound:
         (docs/decisions/0008-cough-segmentation.md); of a stereo microphone either will do. The
         difference of neighbouring samples weighs mains hum and offsets down, which are no cough.
         """
-        one = len(self.samples) == 1
-        place = 0 if one else int(np.argmax(np.diff(self.samples, axis=1).var(axis=1)))
-        out: npt.NDArray[np.float32] = self.samples[place]
-        return out
+        return _loudest(self.samples)
 
 
 def read_sound(source: Path | bytes, name: str | None = None) -> Sound:
@@ -166,7 +164,7 @@ def _traits(
     content: Content, samples: npt.NDArray[np.float32], rate: int, subtype: str
 ) -> dict[str, Any]:
     channels, n_samples = samples.shape
-    mono = samples.mean(axis=0)
+    mono = _loudest(samples)
     peak = max(float(samples.max()), -float(samples.min()))
     n_clipped = np.count_nonzero(samples >= _CLIPPED) + np.count_nonzero(samples <= -_CLIPPED)
     return {
@@ -182,6 +180,14 @@ def _traits(
         "silent_fraction": _silent_fraction(mono, rate),
         "bandwidth_hz": _bandwidth_hz(mono, rate),
     }
+
+
+def _loudest(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The channel (n,) of (channels, n) with the most power after pre-emphasis."""
+    one = len(samples) == 1
+    place = 0 if one else int(np.argmax(np.diff(samples, axis=1).var(axis=1)))
+    out: npt.NDArray[np.float32] = samples[place]
+    return out
 
 
 def _silent_fraction(mono: npt.NDArray[np.float32], rate: int) -> float:

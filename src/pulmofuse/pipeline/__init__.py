@@ -1,10 +1,11 @@
 """The parts that a study and an external evaluation are made of."""
 
-from pulmofuse.pipeline.audits import write_audit
+from pulmofuse.pipeline.audits import AUDIT_FILES, write_audit
 from pulmofuse.pipeline.cohort import (
     Cohort,
     describe_cohort,
     prepare_cohort,
+    require_records,
     scan,
     split_cohort,
     without_leaks,
@@ -27,9 +28,17 @@ from pulmofuse.pipeline.predictions import (
     operating_points,
     record_predictions,
 )
-from pulmofuse.pipeline.steps import Reporter, Silent, Steps, locked
+from pulmofuse.pipeline.steps import (
+    Reporter,
+    Silent,
+    Steps,
+    locked,
+    rows_hash,
+    versions,
+)
 
 __all__ = [
+    "AUDIT_FILES",
     "Cohort",
     "PatientScores",
     "Reporter",
@@ -48,10 +57,13 @@ __all__ = [
     "operating_points",
     "prepare_cohort",
     "record_predictions",
+    "require_records",
+    "rows_hash",
     "run_controls",
     "scan",
     "split_cohort",
     "train_unimodal",
+    "versions",
     "without_leaks",
     "write_audit",
     "write_examples",

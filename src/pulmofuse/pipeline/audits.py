@@ -18,6 +18,9 @@ from pulmofuse.pipeline.pairs import Progress, draw_pairs
 from pulmofuse.report import write_audit_page
 from pulmofuse.schema import Modality
 
+#: What `write_audit` leaves in its folder, beside the pictures.
+AUDIT_FILES = ("audit.json", "audited.json", "duplicates.csv", "pairs/index.json", "audit.html")
+
 
 def write_audit(
     records: pd.DataFrame,
@@ -64,7 +67,7 @@ def _audited(
         "study": study,
         "classes": {name: sorted(set(map(str, own))) for name, own in labels},
         "without_class": int(records["y_true"].isna().sum()),
-        "unreadable_at_scan": _unreadable_at_scan(manifest),
+        "unreadable_at_scan": _unreadable_at_scan(manifest, set(records["path"])),
         "seed": seed,
         "version": pulmofuse.__version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -76,17 +79,19 @@ def _audited(
     }
 
 
-def _unreadable_at_scan(manifest: Path | None) -> list[dict[str, str]]:
+def _unreadable_at_scan(manifest: Path | None, audited: set[str]) -> list[dict[str, str]]:
     """Files that `data scan` could not read, and therefore left out of the manifest it wrote.
 
-    It lists them beside the manifest, as `<name>.excluded.csv`.
+    It lists them beside the manifest, as `<name>.excluded.csv`; what was audited all the same is
+    of an older list.
     """
     beside = manifest.with_name(f"{manifest.stem}.excluded.csv") if manifest is not None else None
     if beside is None or not beside.is_file():
         return []
     try:
         table = pd.read_csv(beside, dtype=str, keep_default_na=False)
-        unreadable = table.loc[table["stage"] == "read", ["path", "reason", "remedy"]]
+        left_out = (table["stage"] == "read") & ~table["path"].isin(audited)
+        unreadable = table.loc[left_out, ["path", "reason", "remedy"]]
     except (OSError, ValueError, KeyError):
         # Nothing of this audit depends on the list, but the page must not say that it is empty.
         reason = "is not the list that `data scan` writes, so what it left out is not known"

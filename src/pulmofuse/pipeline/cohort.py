@@ -38,6 +38,8 @@ LATERAL_VIEWS = frozenset({"L", "LATERAL", "LL", "RL"})
 
 #: Columns of a cache's index that a record takes over.
 _SEEN = ["path", "start", "stop", "sha256", "traits", "fingerprint", "remarks"]
+#: The scores that end a reason, "(cough score 0.12, speech score 0.55)".
+_SCORES = r" \((?:\w+ )?score [^()]*\)$"
 #: What `find_pairs` compares.
 _CONTENT = ["record_id", "modality", "sha256", "fingerprint"]
 
@@ -106,8 +108,12 @@ def prepare_cohort(
         cache_folder: takes the memory-mapped instances.
         progress: told (files done, files in all, modality).
 
+    Returns:
+        The cohort, which may be empty where cleaning left nothing: `require_records`, once it is
+        written down why.
+
     Raises:
-        StudyError: nothing usable is left.
+        StudyError: no file with a class of the study can be read.
     """
     usable, dropped = _usable(manifest, config.target)
     records, unreadable, caches = _read(usable, config, data_root, cache_folder, progress)
@@ -138,6 +144,22 @@ def prepare_cohort(
         copies,
         remarks,
     )
+
+
+def require_records(cohort: Cohort, name: str, listed: Path) -> None:
+    """Refuse a cohort without a record.
+
+    Args:
+        cohort: after cleaning.
+        name: of the study.
+        listed: where its exclusions are written down.
+
+    Raises:
+        StudyError: every file was left out.
+    """
+    if cohort.records.empty:
+        why = f"no usable record is left: all {len(cohort.excluded):,} files were left out"
+        raise StudyError(name, why, f"look at {listed} for the reasons")
 
 
 def describe_cohort(cohort: Cohort) -> str:
@@ -267,7 +289,7 @@ def _without_odd(records: pd.DataFrame, remarks: pd.DataFrame) -> tuple[pd.DataF
     """Records without the files that a remark leaves out, and their exclusions."""
     out = remarks[remarks["excluded"]].drop_duplicates(["path", "modality"])
     # Without the scores in brackets, which remarks.csv has: one reason, one line in every count.
-    out = out.assign(reason=[text.partition(" (")[0] for text in out["reason"]])
+    out = out.assign(reason=out["reason"].str.replace(_SCORES, "", regex=True))
     key = ["path", "modality"]
     odd = pd.MultiIndex.from_frame(records[key]).isin(pd.MultiIndex.from_frame(out[key]))
     exclusions = exclusions_frame(

@@ -319,7 +319,7 @@ def _words(
     part = _PARTS[modality]
     text = f"{what} {who} {_reaches(low)} AUC {two_digits(value)}"
     if control is not None and control.healthy:
-        text += f": {_conclusion(method, low, part)}"
+        text += f": {_conclusion(method, figures, part)}"
     if missed > 0 and control is not None:
         text += f" (no {part} were found in {missed:.0%} of the instances"
         text += (
@@ -332,14 +332,17 @@ def _reaches(low: float) -> str:
     return "still reaches" if low > CHANCE else "reaches"
 
 
-def _conclusion(method: str, low: float, part: str) -> str:
-    """What an AUC with the disease taken out says of the modality's figure."""
+def _conclusion(method: str, figures: tuple[float, float], part: str) -> str:
+    """What an AUC (value, low end) with the disease taken out says of the modality's figure."""
+    value, low = figures
     if low > WARN_AUC:
         if method == "model":
             return f"the figure of this modality does not come from the {part} alone"
         return f"the figure of this modality can be reached without the {part}"
     if low > CHANCE:
         return "a little of the class is left"
+    if value > WARN_AUC:
+        return "with so few patients this may be chance, and may be none"
     if method == "model":
         return "which clears nobody by itself, since the model never saw such records"
     return "no shortcut was found in what is left"

@@ -8,6 +8,7 @@ import pandas as pd
 
 from pulmofuse.curation import find_pairs
 from pulmofuse.curation.copies import components, join_pairs
+from pulmofuse.curation.inspection import INSPECTION_VERSION
 from pulmofuse.errors import StudyError
 from pulmofuse.files import atomic_path
 from pulmofuse.schema import Split
@@ -19,9 +20,9 @@ _PREFIX = "study/"
 
 
 def write_fingerprints(out: Path, records: pd.DataFrame) -> None:
-    """Write `fingerprints.parquet`: record_id, modality, sha256, fingerprint, split."""
+    """Write `fingerprints.parquet`: record_id, modality, sha256, fingerprint, split, version."""
     with atomic_path(out / _FILE) as temporary:
-        records[_COLUMNS].to_parquet(temporary, index=False)
+        records[_COLUMNS].assign(version=INSPECTION_VERSION).to_parquet(temporary, index=False)
 
 
 def copies_of_study(study: Path, records: pd.DataFrame) -> pd.Series:
@@ -42,7 +43,11 @@ def copies_of_study(study: Path, records: pd.DataFrame) -> pd.Series:
         own = pd.read_parquet(study / _FILE)
     except (OSError, ValueError) as error:
         raise StudyError(study / _FILE, f"is damaged ({error})", "run the study again") from None
-    own = own.assign(record_id=_PREFIX + own["record_id"])
+    if "version" not in own or (own["version"] != INSPECTION_VERSION).any():
+        # Fingerprints of two kinds have nothing in common, and every copy would be missed.
+        why = "holds fingerprints of another version of Pulmofuse"
+        raise StudyError(study / _FILE, why, "run the study again")
+    own = own[_COLUMNS].assign(record_id=_PREFIX + own["record_id"])
     both = pd.concat([own, records[_COLUMNS[:-1]]], ignore_index=True)
     joined = join_pairs(both, find_pairs(both), [])
     # A large group of copies is a star of pairs: whoever hangs on it is a copy of all of it.

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from pulmofuse.config import CoughPreprocessing, CtPreprocessing
-from pulmofuse.curation.copies import labels_agree
+from pulmofuse.curation.leakage import across_splits
 from pulmofuse.errors import UnreadableFile
 from pulmofuse.files import write_bytes, write_json
 from pulmofuse.io import read_image
@@ -77,18 +77,10 @@ def n_drawn(duplicates: pd.DataFrame) -> int:
     """How many of the first pairs are drawn.
 
     Args:
-        duplicates: label_a, label_b, split_a, split_b; the gravest first.
+        duplicates: contradicting, split_a, split_b; the gravest first.
     """
-    columns = ("label_a", "label_b", "split_a", "split_b")
-    grave = [
-        not labels_agree(str(label_a), str(label_b))
-        or (pd.notna(split_a) and pd.notna(split_b) and split_a != split_b)
-        for label_a, label_b, split_a, split_b in zip(
-            *(duplicates[c] for c in columns), strict=True
-        )
-    ]
-    last = 1 + max(np.flatnonzero(grave), default=-1)
-    return int(min(len(grave), max(MOST_PAIRS, min(last, MOST_GRAVE_PAIRS))))
+    n_grave = int((duplicates["contradicting"] | across_splits(duplicates)).sum())
+    return min(len(duplicates), max(MOST_PAIRS, min(n_grave, MOST_GRAVE_PAIRS)))
 
 
 def _jpeg(path: Path, modality: Modality) -> bytes | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,8 +12,26 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import pandas as pd
+
+import pulmofuse
 from pulmofuse.errors import StudyError
 from pulmofuse.files import exclusive, sha256_json, write_json
+
+#: Packages whose versions decide what comes out.
+_PACKAGES = ("torch", "lightning", "monai", "numpy", "scikit-learn", "opencv-python-headless")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Pulmofuse, Python and the packages that decide what comes out."""
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"pulmofuse": pulmofuse.__version__, "python": platform.python_version(), **packages}
+
+
+def rows_hash(records: pd.DataFrame, columns: list[str]) -> str:
+    """A hash of some columns of the records (`record_id` among them), whatever their order."""
+    table = records[columns].sort_values("record_id")
+    return sha256_json(table.astype(str).to_numpy().tolist())
 
 
 class Reporter(Protocol):

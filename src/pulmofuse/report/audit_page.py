@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pulmofuse.curation.copies import labels_agree
 from pulmofuse.errors import StudyError
 from pulmofuse.files import atomic_path, read_json
 from pulmofuse.report.environment import environment
@@ -137,11 +136,10 @@ def _unreadable(path: Path) -> list[dict[str, str]]:
 
 def _kinds(pairs: pd.DataFrame) -> pd.DataFrame:
     """Which pairs contradict each other, and which lie across two splits (bool columns)."""
-    labels = zip(pairs["label_a"], pairs["label_b"], strict=True)
     placed = (pairs["split_a"] != "") & (pairs["split_b"] != "")
     return pd.DataFrame(
         {
-            "contradicting": np.array([not labels_agree(a, b) for a, b in labels], dtype=bool),
+            "contradicting": (pairs["contradicting"] == "True").to_numpy(dtype=bool),
             "across": (placed & (pairs["split_a"] != pairs["split_b"])).to_numpy(dtype=bool),
             "exact": (pairs["kind"] == "exact").to_numpy(dtype=bool),
         }
