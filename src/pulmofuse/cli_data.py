@@ -71,7 +71,7 @@ def data_scan(
     import pandas as pd
 
     from pulmofuse.curation import read_files, remark_rows, seen_records, unreadable_files
-    from pulmofuse.schema import exclusions_frame, write_manifest
+    from pulmofuse.schema import check_manifest_path, exclusions_frame, write_manifest
     from pulmofuse.sources import SOURCES, scan_source
     from pulmofuse.sources.base import MISSING
 
@@ -79,6 +79,8 @@ def data_scan(
     if not name or not colon:
         remedy = f"write SOURCE:ROOT, e.g. folder:my-hospital; known sources: {', '.join(SOURCES)}"
         raise SourceError(data, "names no source and its folder", remedy)
+    if out is not None:
+        check_manifest_path(out)
     scan = scan_source(name, data_root, root or ".")
     records, excluded = scan.records, exclusions_frame(scan.excluded)
     odd = pd.DataFrame()

@@ -327,6 +327,18 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, encoding="utf-8-sig")
 
 
+def check_manifest_path(path: Path) -> str:
+    """The suffix of a path that a manifest can be written to.
+
+    Raises:
+        ManifestError: it is a folder, or neither .parquet nor .csv.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in {".parquet", ".csv"} or path.is_dir():
+        raise ManifestError(path, "is neither a .parquet nor a .csv file", "name one of these")
+    return suffix
+
+
 def write_manifest(path: Path, frame: pd.DataFrame) -> None:
     """Check a manifest and write it atomically, as Parquet or CSV by the path's suffix.
 
@@ -334,9 +346,7 @@ def write_manifest(path: Path, frame: pd.DataFrame) -> None:
         ManifestError: the table breaks the contract, or the suffix is another one.
     """
     checked = check_manifest(frame, path)
-    suffix = path.suffix.lower()
-    if suffix not in {".parquet", ".csv"}:
-        raise ManifestError(path, "is neither a .parquet nor a .csv file", "name one of these")
+    suffix = check_manifest_path(path)
     with atomic_path(path) as temporary:
         if suffix == ".csv":
             checked.to_csv(temporary, index=False)

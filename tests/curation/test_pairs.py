@@ -61,8 +61,9 @@ class TestExact:
         assert named(pairs) == [("a", "b", "exact")]
         assert pairs["score"].tolist() == [1.0]
 
-    def test_not_across_modalities(self) -> None:
-        assert find_pairs(records(("a", "ct", "1", None), ("b", "cxr", "1", None))).empty
+    def test_across_modalities_too(self) -> None:
+        found = find_pairs(records(("a", "ct", "1", None), ("b", "cxr", "1", None)))
+        assert found.to_numpy().tolist() == [["a", "b", "exact", 1.0]]
 
     @pytest.mark.parametrize("k", [2, 3, MAX_GROUP])
     def test_a_group_gives_all_its_pairs(self, k: int) -> None:

@@ -165,11 +165,18 @@ def test_a_faulty_list_is_an_error(tmp_path: Path, line: str, why: str) -> None:
         scan_source("covidx_ct", root)
 
 
-def test_two_versions_and_a_missing_folder_are_errors(tmp_path: Path) -> None:
+def test_without_the_folder_every_image_is_named_as_missing(tmp_path: Path) -> None:
     root = tree(tmp_path)
+    there = scan_source("covidx_ct", root).records["path"].tolist()
     (root / "2A_images").rename(root / "images")
-    with pytest.raises(SourceError, match="2A_images"):
-        scan_source("covidx_ct", root)
+    found = scan_source("covidx_ct", root)
+    assert found.records.empty
+    missing = {e.path for e in found.excluded if "not on disk" in e.reason}
+    assert missing >= set(there)
+
+
+def test_two_versions_are_an_error(tmp_path: Path) -> None:
+    root = tree(tmp_path)
     with pytest.raises(SourceError, match="2 versions"):
         scan_source("covidx_ct", tree(root, "3A"))
 

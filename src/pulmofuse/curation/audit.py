@@ -65,7 +65,8 @@ def audit(records: pd.DataFrame, pairs: pd.DataFrame, seed: int) -> Audit:
     """
     records = records.sort_values("record_id", ignore_index=True)
     used = records[records["used"].astype(bool)]
-    joined = join_pairs(records, pairs, ["path", "patient_id", "label", "y_true", "split", "used"])
+    columns = ["path", "source", "patient_id", "label", "y_true", "split", "used"]
+    joined = join_pairs(records, pairs, columns)
     checks = [
         leakage.leakage_patient(used),
         leakage.leakage_duplicate("exact", joined),

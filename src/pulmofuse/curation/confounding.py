@@ -93,8 +93,8 @@ def source(records: pd.DataFrame, modality: str, seed: int) -> Check:
             f" {', '.join(pure[:_NAMED_PLACES])}{more}."
         )
     remedy = (
-        f"use data in which every {best.name} holds every class, and read the results within each"
-        f" {best.name}"
+        f"use data in which every {best.name} holds the classes in equal shares, and read the"
+        f" results within each {best.name}"
     )
     return _check("confounding.source", found, modality, detail, remedy)
 
@@ -140,6 +140,15 @@ def demographics(records: pd.DataFrame, modality: str, seed: int) -> Check:
         seed: of the cross-validation.
     """
     known = records[records["age"].notna() | records["sex"].notna()]
+    classes = sorted(set(known["y_true"].astype(str)))
+    if len(classes) == 1 and len(set(records["y_true"])) > 1:
+        detail = (
+            f"In {modality}, age or sex is known for {len(known) / len(records):.0%} of the"
+            f" records, all of them {classes[0]}: whether it is known gives the class away, and the"
+            " classes cannot be compared by age and sex."
+        )
+        remedy = "keep age and sex out of the model, or find out those of the other classes"
+        return Check("confounding.demographics", "warn", None, None, None, detail, remedy, modality)
     if known.empty:
         detail = f"In {modality}, this could not be measured: age and sex are not known."
         return _nothing("confounding.demographics", None, modality, detail)
@@ -183,21 +192,24 @@ def _headline(
     told = f"{classes[0]} from {classes[1]}" if len(classes) == 2 else "the classes apart"
     low, high = two_digits(found.low), two_digits(found.high)
     whole = f"AUC {two_digits(found.auc)} [{low}, {high}] (.50 is chance)"
-    one = f"{words} {_verb(best.alone, 'tells')} {told}"
+    sure = _is_sure(found)
+    one = f"{words} {_verb(best.alone, 'tells', sure)} {told}"
     if len(found.features) == 1 or best.alone >= found.auc:
         return f"In {modality}, {one}: {whole}."
     alone = f"AUC {two_digits(best.alone)}"
     if best.alone >= found.auc - SAME_AUC:
         return f"In {modality}, {one}: {alone}; {group} reach {whole}."
-    all_of_them = f"In {modality}, {group} {_verb(found.auc, 'tell')} {told}: {whole}."
+    all_of_them = f"In {modality}, {group} {_verb(found.auc, 'tell', sure)} {told}: {whole}."
     if best.alone <= _CHANCE_TRAIT_AUC:
         return f"{all_of_them} None of them does so alone."
     return f"{all_of_them} Most telling: {one}, {alone}."
 
 
-def _verb(auc: float, verb: str) -> str:
-    """The verb, weakened where the AUC says next to nothing."""
-    return verb if auc > _CHANCE_TRAIT_AUC else f"hardly {verb}"
+def _verb(auc: float, verb: str, sure: bool) -> str:
+    """The verb, weakened where the AUC says next to nothing, or may be chance."""
+    if auc <= _CHANCE_TRAIT_AUC:
+        return f"hardly {verb}"
+    return verb if sure else f"may by chance {verb.removesuffix('s')}"
 
 
 def _places(records: pd.DataFrame, column: str) -> str:
@@ -220,6 +232,19 @@ def _of_one_class(records: pd.DataFrame, column: str) -> list[str]:
     return [f"{name} ({c[0]})" for name, c in classes.items() if len(c) == 1]
 
 
+def _is_sure(found: Shortcut) -> bool:
+    """Whether chance is an unlikely cause.
+
+    The second condition is for features that tell only together, which the permutation test's
+    classifier does not see (docs/decisions/0009-audit.md); the interval of a handful of patients
+    who happen to be told apart has no width, and says nothing.
+    """
+    if found.p_value is None or found.null_95 is None:
+        return False
+    enough = min((one.n_patients for one in found.by_class), default=0) >= MIN_PATIENTS
+    return found.p_value <= MAX_P or (enough and found.low > found.null_95)
+
+
 def _check(name: str, found: Shortcut, modality: str, detail: str, remedy: str) -> Check:
     """A check of an AUC: what chance can explain is no alarm, however high it is."""
     verdict: Verdict = "pass"
@@ -232,9 +257,7 @@ def _check(name: str, found: Shortcut, modality: str, detail: str, remedy: str) 
         detail += f" {told.name} is told from all others: AUC {two_digits(told.auc)}."
         grave = max(found.auc, told.low)
     if found.p_value is not None and found.null_95 is not None:
-        # The second condition is for features that tell only together, which the permutation
-        # test's classifier does not see (docs/decisions/0009-audit.md).
-        if found.p_value <= MAX_P or found.low > found.null_95:
+        if _is_sure(found):
             verdict = grade(grave, WARN_AUC, FAIL_AUC)
         detail += f" {_chance(found)}"
     if found.left_out:
@@ -274,6 +297,6 @@ def _chance(found: Shortcut) -> str:
         f" below {limit}"
         f" ({reached})"
     )
-    if found.auc > WARN_AUC and p > MAX_P and found.low <= (found.null_95 or 0.0):
+    if found.auc > WARN_AUC and not _is_sure(found):
         sentence += ": with so few patients this may be chance"
     return sentence + "."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +27,8 @@ def leakage_patient(records: pd.DataFrame) -> Check:
         records: patient_id, patient_known, split (null where not split yet).
     """
     leaking = _several(records["patient_id"], records["split"])
+    if records["split"].isna().all():
+        return _clean("leakage.patient", "Nothing is split yet, so nobody stands on two sides.")
     unknown = int((~records["patient_known"].astype(bool)).sum())
     blind = (
         f" The data set does not say who the patient is for {counted(unknown, 'record')}"
@@ -72,38 +75,75 @@ def leakage_duplicate(kind: str, joined: pd.DataFrame) -> Check:
 
     Args:
         kind: "exact" or "near".
-        joined: pairs with path, used and split of both sides; only used records can leak.
+        joined: pairs with path, source, used and split of both sides; only used records leak.
     """
     name = f"leakage.{kind}_duplicate"
     same = "identical" if kind == "exact" else "nearly identical"
     rows = joined[(joined["kind"] == kind) & across_splits(joined) & _both_used(joined)]
+    shared = _shared_sources(joined[joined["kind"] == kind])
     if rows.empty:
-        return _unsplit(name, same, joined[(joined["kind"] == kind) & _both_used(joined)])
+        return _not_across(name, same, joined[joined["kind"] == kind], shared)
     in_test = pd.concat([rows.loc[rows[f"split_{s}"] == Split.TEST, f"path_{s}"] for s in "ab"])
     # One pair is enough for a sentence: duplicates.csv and the page show all of them.
     row = next(iterate(rows.sort_values(["path_a", "path_b"]).head(1)))
     pair = f"{row['path_a']} ({row['split_a']}) and {row['path_b']} ({row['split_b']})"
     detail = (
-        f"{counted(len(rows), 'pair')} of files with {same} content in different splits, with"
-        f" {counted(in_test.nunique(), 'test file')} among them (such as {pair}):"
-        " the model is tested on what it has seen."
+        f"{counted(len(rows), 'pair')} of files with {same} content in different splits"
+        f" ({_by_splits(rows)}), with {counted(in_test.nunique(), 'test file')} among them (such as"
+        f" {pair}): the model is chosen or tested on what it has seen.{shared}"
     )
     remedy = "keep one copy of each file, put the copies on one side, or drop the leaks"
     return _leak(name, len(rows), detail, remedy)
 
 
-def _unsplit(name: str, same: str, pairs: pd.DataFrame) -> Check:
-    """No copies across splits: fine, unless copies wait for a split that could part them."""
-    waiting = int((pairs["split_a"].isna() | pairs["split_b"].isna()).sum())
+def _not_across(name: str, same: str, pairs: pd.DataFrame, shared: str) -> Check:
+    """No copies in use across splits: fine, unless a split would part them, or did before."""
+    used = pairs[_both_used(pairs)]
+    waiting = int((used["split_a"].isna() | used["split_b"].isna()).sum())
+    mended = pairs[across_splits(pairs)]
+    if not waiting and mended.empty:
+        return _clean(name, f"No two files in different splits have {same} content.{shared}")
     if not waiting:
-        return _clean(name, f"No two files in different splits have {same} content.")
+        detail = (
+            f"The split that was given parts {counted(len(mended), 'pair')} of files with {same}"
+            f" content ({_by_splits(mended)}). At least one of each was left out before training,"
+            f" so that nothing is tested on what was seen.{shared}"
+        )
+        remedy = "say so where you report figures on this split: others trained on the copies"
+        return Check(
+            name, "warn", float(len(mended)), None, None, detail, remedy,
+            thresholds={"warn_above": 0.0},
+        )  # fmt: skip
     detail = (
         f"{counted(waiting, 'pair')} of files with {same} content "
         f"{'is' if waiting == 1 else 'are'} not split yet: a split by file or by the patients'"
-        " names alone would leak."
+        f" names alone would leak.{shared}"
     )
     remedy = "let a study split them (copies stay on one side), or keep one copy of each"
     return Check(name, "warn", float(waiting), None, None, detail, remedy)
+
+
+def _by_splits(pairs: pd.DataFrame) -> str:
+    """How many pairs lie across which splits: "train and test: 2, val and test: 3"."""
+    order = [split.value for split in Split]
+    sides = zip(pairs["split_a"].astype(str), pairs["split_b"].astype(str), strict=True)
+    named = Counter(" and ".join(sorted(pair, key=order.index)) for pair in sides)
+    return ", ".join(f"{words}: {n:,}" for words, n in sorted(named.items()))
+
+
+def _shared_sources(pairs: pd.DataFrame) -> str:
+    """Which two data sets hold the same files, as further sentences."""
+    between = pairs[pairs["source_a"].astype(str) != pairs["source_b"].astype(str)]
+    files: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for row in iterate(between):
+        ends = sorted((str(row[f"source_{s}"]), str(row[f"path_{s}"])) for s in "ab")
+        own = files.setdefault((ends[0][0], ends[1][0]), {ends[0][0]: set(), ends[1][0]: set()})
+        for source, path in ends:
+            own[source].add(path)
+    return "".join(
+        f" The data sets {a} and {b} share {counted(min(map(len, own.values())), 'file')}."
+        for (a, b), own in sorted(files.items())
+    )
 
 
 def label_contradictions(records: pd.DataFrame, joined: pd.DataFrame) -> list[Check]:

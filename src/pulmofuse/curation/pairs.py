@@ -27,15 +27,15 @@ _SEARCH: dict[str, Callable[[list[bytes]], _Found]] = {
 
 
 def find_pairs(records: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of records of one modality with the same content, in time n^1.5.
+    """Pairs of records with the same content, in time n^1.5.
 
-    Exact pairs have the same sha256. Near pairs have fingerprints of one picture (re-encoded,
-    resized, cropped, brighter, of other contrast, gamma or bit depth) or of one recording
-    (re-encoded, resampled, louder, trimmed, with silence at the ends). Crops may cut up to 5 % at
-    each edge; of those that cut up to 30 % of a side about nine in ten are found. Mirrored or
-    inverted pictures are not looked for. A group of k copies gives all k(k-1)/2 pairs up to
-    k = `MAX_GROUP`, and each with the first of a larger group. The result does not depend on the
-    order of the rows.
+    Exact pairs have the same sha256, also under two modalities. Near pairs have fingerprints of one
+    picture (re-encoded, resized, cropped, brighter, of other contrast, gamma or bit depth) or of
+    one recording (re-encoded, resampled, louder, trimmed, with silence at the ends). Crops may cut
+    up to 5 % at each edge; of those that cut up to 30 % of a side about nine in ten are found.
+    Mirrored or inverted pictures are not looked for. A group of k copies gives all k(k-1)/2 pairs
+    up to k = `MAX_GROUP`, and each with the first of a larger group. The result does not depend on
+    the order of the rows.
 
     Args:
         records: record_id, modality, sha256 (null where unknown), fingerprint (bytes; null where
@@ -54,8 +54,9 @@ def find_pairs(records: pd.DataFrame) -> pd.DataFrame:
         for modality, part in ordered.groupby("modality", sort=True):
             for a, b, score in _near(part, _SEARCH[str(modality)]):
                 found[a, b] = ("near", score)
-            for group in _groups(part["sha256"].dropna()):
-                found.update(dict.fromkeys(_pairs_within(group), ("exact", 1.0)))
+        # One file in two places is one content, whatever modality each of them says.
+        for group in _groups(ordered["sha256"].dropna()):
+            found.update(dict.fromkeys(_pairs_within(group), ("exact", 1.0)))
     rows = [
         (identity[a], identity[b], kind, score) for (a, b), (kind, score) in sorted(found.items())
     ]

@@ -87,6 +87,11 @@ def power(records: pd.DataFrame, modality: str) -> Check:
     n_patients = test["patient_id"].nunique()
     counts = test.groupby("y_true")["patient_id"].nunique()
     remedy = "add test patients, or report the interval and claim no difference"
+    if records["split"].isna().all():
+        detail = (
+            f"The {modality} records are not split yet; a study says what its test set can show."
+        )
+        return Check("power", "warn", None, None, None, detail, "split the records", modality)
     if len(counts) < 2:
         detail = (
             f"The {modality} test split does not hold patients of two classes, so no difference"

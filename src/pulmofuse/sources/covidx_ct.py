@@ -59,7 +59,6 @@ from pulmofuse.sources.base import (
     list_files,
     name_key,
     read_text_table,
-    require_folder,
     suffix_fault,
     text_rows,
 )
@@ -149,8 +148,8 @@ def scan(root: Path) -> Scan:
     """
     version, lists = find_lists(root, _LIST, _OBTAIN)
     folder = f"{version}_images"
-    require_folder(root, folder, _OBTAIN)
-    listing = list_files(root, _NAME, (folder,))
+    # Without the folder every image is missing, and each is named.
+    listing = list_files(root, _NAME, (folder,) if (root / folder).is_dir() else ())
     on_disk = {name_key(path): path for path in listing.files}
     patients = _read_patients(root)
     excluded = list(listing.excluded)

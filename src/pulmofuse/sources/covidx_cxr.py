@@ -116,13 +116,12 @@ def scan(root: Path) -> Scan:
     """Scan COVIDx CXR; see the data sheet above.
 
     Raises:
-        SourceError: there is no list, there are lists of several versions, no image folder, a line
+        SourceError: there is no list, there are lists of several versions, a line
             that is not `patient file class source`, or two lines that contradict each other.
     """
     _, lists = find_lists(root, _LIST, _OBTAIN)
+    # Without a folder every image of its list is missing, and each is named.
     folders = [split.value for split in Split if (root / split.value).is_dir()]
-    if not folders:
-        raise SourceError(root, "holds neither train/ nor test/", _OBTAIN)
     listing = list_files(root, _NAME, folders)
     on_disk = {name_key(path): path for path in listing.files}
     excluded = list(listing.excluded)

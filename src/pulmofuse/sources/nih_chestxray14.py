@@ -158,7 +158,7 @@ def scan(root: Path) -> Scan:
     """Scan NIH ChestX-ray14; see the data sheet above.
 
     Raises:
-        SourceError: there is no image folder or no table with labels, a table is not what it
+        SourceError: there is no table with labels, a table is not what it
             should be, or two lists name the same image.
     """
     folders = _image_folders(root)
@@ -188,10 +188,7 @@ def scan(root: Path) -> Scan:
 def _image_folders(root: Path) -> list[str]:
     """The folders images, images_001, ... that are there."""
     names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
-    folders = [name for name in names if _IMAGE_FOLDER.fullmatch(name) and (root / name).is_dir()]
-    if not folders:
-        raise SourceError(root, "holds neither images/ nor images_001/", _OBTAIN)
-    return folders
+    return [name for name in names if _IMAGE_FOLDER.fullmatch(name) and (root / name).is_dir()]
 
 
 def _fault(name: str, row: _About, path: str | None, table: str) -> Exclusion | None:

@@ -1,0 +1,5 @@
+"""`python -m pulmofuse` is the command `pulmofuse`."""
+
+from pulmofuse.cli import main
+
+main()
