@@ -190,6 +190,7 @@ def _audit(run: _Run, cohort: Cohort) -> None:
         rows_hash(records, columns),
         sha256_json(cohort.pairs.astype(str).to_numpy().tolist()),
         sha256_json(excluded[excluded["stage"] == "read"].astype(str).to_numpy().tolist()),
+        sha256_json(cohort.remarks.astype(str).to_numpy().tolist()),
     ]
     outputs = [out / name for name in AUDIT_FILES]
     run.steps.run("audit", "Audit splits and shortcuts", inputs, outputs, work)

@@ -116,6 +116,18 @@ def test_files_that_could_not_be_read_are_named(folder: Path) -> None:
     assert "1 of them was left out when the manifest was made" in page.texts["audited"]
 
 
+def test_odd_files_are_named_with_what_becomes_of_them(folder: Path) -> None:
+    pd.DataFrame(
+        [("a/cat.png", "ct", "one", "not_radiology", "looks like a <photo>", "leave it out", True)],
+        columns=["path", "modality", "source", "kind", "reason", "remedy", "excluded"],
+    ).to_csv(folder / "remarks.csv", index=False)
+    write_audit_page(folder)
+    page = read_page(folder / "audit.html")
+    assert page.tables["Odd files"][1:] == [
+        ["a/cat.png", "looks like a <photo>", "leave it out", "yes"]
+    ]
+
+
 def test_an_audit_of_an_earlier_version_has_a_page_too(folder: Path) -> None:
     (folder / "audited.json").unlink()
     (folder / "excluded.csv").unlink()

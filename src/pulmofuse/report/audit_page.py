@@ -96,6 +96,7 @@ def write_audit_page(folder: Path) -> Path:
         "unreadable": [*at_scan, *_unreadable(folder / "excluded.csv")],
         "n_at_scan": len(at_scan),
         "most_unreadable": _MOST_UNREADABLE,
+        "odd": _odd(folder / "remarks.csv"),
         "groups": _groups(audit),
         "n_pairs": len(duplicates),
         "n_exact": int((duplicates["kind"] == "exact").sum()),
@@ -132,6 +133,13 @@ def _unreadable(path: Path) -> list[dict[str, str]]:
         {str(key): str(value) for key, value in row.items()}
         for row in table[table["stage"] == _READ].to_dict("records")
     ]
+
+
+def _odd(path: Path) -> list[dict[str, str]]:
+    """What was odd about files that could be read: path, kind, reason, remedy, excluded."""
+    if not path.is_file():
+        return []
+    return [{str(k): str(v) for k, v in row.items()} for row in _table(path).to_dict("records")]
 
 
 def _kinds(pairs: pd.DataFrame) -> pd.DataFrame:

@@ -103,8 +103,17 @@ def _teller(check: Check) -> str:
 
 
 def _confounded(study: StudyFiles) -> list[Check]:
+    """Shortcuts that were measured; what could not be measured accuses nobody."""
+    return [
+        check
+        for check in _spoken(study)
+        if check.id.startswith("confounding.") and check.value is not None
+    ]
+
+
+def _spoken(study: StudyFiles) -> list[Check]:
     checks = study.audit.checks if study.audit else ()
-    return [c for c in checks if c.id.startswith("confounding.") and c.verdict in {"warn", "fail"}]
+    return [check for check in checks if check.verdict in {"warn", "fail"}]
 
 
 def _simulation(study: StudyFiles) -> list[Limit]:
@@ -139,14 +148,11 @@ def _remedy(check: Check) -> str:
 
 
 def _other_checks(study: StudyFiles) -> list[Limit]:
-    checks = study.audit.checks if study.audit else ()
+    confounded = _confounded(study)
     found = [
-        Limit(
-            check_title(check) or check.id,
-            f"{check.detail}{_remedy(check)}",
-        )
-        for check in checks
-        if check.verdict in {"warn", "fail"} and not check.id.startswith("confounding.")
+        Limit(check_title(check) or check.id, f"{check.detail}{_remedy(check)}")
+        for check in _spoken(study)
+        if check not in confounded
     ]
     if study.audit is None:
         found.append(
