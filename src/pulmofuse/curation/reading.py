@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from pulmofuse.curation.inspection import (
     INSPECTION_VERSION,
@@ -78,7 +79,9 @@ def read_files(
     done, n_parts, fresh = len(wanted) - len(todo), len(_parts(store)), list[dict[str, Any]]()
     progress(done, len(wanted), "")
     rows, start, size = list(iterate(todo)), 0, _BATCH_FILES
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+    n_threads = min(_MAX_THREADS, os.cpu_count() or 1)
+    # Each file has a thread already; those of BLAS, waiting for one another, cost twice the time.
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
         while start < len(rows):
             size = min(size, _PART_FILES - len(fresh))
             batch, began = rows[start : start + size], time.perf_counter()

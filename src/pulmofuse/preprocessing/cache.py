@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from pulmofuse.curation.inspection import INSPECTION_VERSION, seen_row
 from pulmofuse.errors import StudyError, UnreadableFile
@@ -261,7 +262,12 @@ class _Builder:
         done, total, unsaved = len(wanted) - len(todo), len(wanted), 0
         progress(done, total)
         n_threads = min(_MAX_THREADS, os.cpu_count() or 1)
-        with ThreadPoolExecutor(n_threads) as pool, (self.home / _INSTANCES).open("ab") as stream:
+        with (
+            # Each file has a thread already; those of BLAS would only wait for one another.
+            threadpool_limits(limits=1, user_api="blas"),
+            ThreadPoolExecutor(n_threads) as pool,
+            (self.home / _INSTANCES).open("ab") as stream,
+        ):
             for first in range(0, len(todo), _BATCH_FILES):
                 batch = todo[first : first + _BATCH_FILES]
                 for row, instances in self._decode(state, pool, batch, stamps):
