@@ -253,7 +253,7 @@ def _check(name: str, found: Shortcut, modality: str, detail: str, remedy: str) 
     known = [one for one in found.by_class if one.n_patients >= MIN_PATIENTS]
     told = max(known, key=lambda one: one.auc, default=None)
     grave = found.auc
-    if told is not None and told.auc > found.auc + SAME_AUC:
+    if told is not None and told.auc > found.auc + SAME_AUC and _is_sure(found):
         detail += f" {told.name} is told from all others: AUC {two_digits(told.auc)}."
         grave = max(found.auc, told.low)
     if found.p_value is not None and found.null_95 is not None:
