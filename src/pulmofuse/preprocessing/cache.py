@@ -55,8 +55,9 @@ _FORMAT_VERSION = 2
 #: Files that are decoded side by side, then written in order. Decoding holds back standard error,
 #: so progress is reported between two such batches, when it can be seen.
 _BATCH_FILES = 16
-#: A killed run loses at most this many files.
-_FLUSH_FILES = 64
+#: A killed run loses at most so many files, or one in twenty of those in the cache if that is more:
+#: each flush writes the whole table anew, so a fixed number would cost quadratic time.
+_FLUSH_FILES, _FLUSH_SHARE = 64, 20
 _MAX_THREADS = 4
 
 _SEEN_COLUMNS = ["traits", "fingerprint", "remarks"]
@@ -277,7 +278,7 @@ class _Builder:
                         state.n_rows += len(instances)
                     state.put(row)
                 done, unsaved = done + len(batch), unsaved + len(batch)
-                if unsaved >= _FLUSH_FILES or done == total:
+                if unsaved >= max(_FLUSH_FILES, len(state.index) // _FLUSH_SHARE) or done == total:
                     stream.flush()
                     os.fsync(stream.fileno())
                     self._save(state)
