@@ -41,6 +41,7 @@ from pulmofuse.curation import reading
 from pulmofuse.curation.copies import patient_groups
 from pulmofuse.curation.split import assign_splits
 from pulmofuse.files import size_and_time
+from pulmofuse.pipeline import Silent
 from pulmofuse.schema import write_manifest
 
 SIZES = (20_000, 50_000, 100_000, 200_000)
@@ -135,7 +136,7 @@ def make(n: int, prints: Path, folder: Path) -> dict[str, float]:
     return seconds
 
 
-class Clock:
+class Clock(Silent):
     """A reporter that keeps how long each step took, in seconds of the clock and the processor."""
 
     def __init__(self) -> None:
@@ -147,18 +148,12 @@ class Clock:
         self._step = title.lower().replace(" ", "_")
         self._begin = time.perf_counter(), time.process_time()
 
-    def update(self, done: int, total: int, note: str) -> None:
-        """Progress within a step is of no interest."""
-
     def finish(self, note: str) -> None:
         """The step has ended."""
         del note
         wall, cpu = self._begin
         self.seconds[f"{self._step}_s"] = round(time.perf_counter() - wall, 2)
         self.seconds[f"{self._step}_cpu_s"] = round(time.process_time() - cpu, 2)
-
-    def skip(self, title: str, note: str) -> None:
-        """No step of an audit is skipped."""
 
 
 def once(folder: Path) -> dict[str, float]:

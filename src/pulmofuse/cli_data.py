@@ -73,7 +73,6 @@ def data_scan(
     from pulmofuse.curation import read_files, remark_rows, seen_records, unreadable_files
     from pulmofuse.schema import check_manifest_path, exclusions_frame, write_manifest
     from pulmofuse.sources import SOURCES, scan_source
-    from pulmofuse.sources.base import MISSING
 
     name, colon, root = data.partition(":")
     if not name or not colon:
@@ -100,7 +99,7 @@ def data_scan(
         write_manifest(out, records)
         _write_lists(out, excluded, odd)
     if scan.records.empty:
-        n = int(excluded["reason"].str.endswith(MISSING).sum())
+        n = len(_missing(excluded))
         why = (
             f"none of the {n:,} files that it should hold is there" if n else "holds no usable file"
         )
@@ -188,12 +187,18 @@ def _print_odd(odd: pd.DataFrame) -> None:
     print_table(counts.reset_index().rename(columns={"first": "such as"}), "Odd files")
 
 
+def _missing(excluded: pd.DataFrame) -> pd.DataFrame:
+    """The exclusions of files that a list names and nobody finds."""
+    from pulmofuse.sources.base import MISSING
+
+    return excluded[excluded["reason"].str.endswith(MISSING)]
+
+
 def _print_missing(excluded: pd.DataFrame, n_there: int) -> None:
     """How many files are missing, and how to get them; the list of exclusions names them."""
     from pulmofuse.curation.check import counted
-    from pulmofuse.sources.base import MISSING
 
-    gone = excluded[excluded["reason"].str.endswith(MISSING)]
+    gone = _missing(excluded)
     if gone.empty or not n_there:
         return
     remedies = gone["remedy"].value_counts()

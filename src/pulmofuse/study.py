@@ -21,7 +21,6 @@ from pulmofuse.evaluation.matching import CONFOUNDERS
 from pulmofuse.files import (
     atomic_path,
     read_json,
-    sha256_json,
     write_csv,
     write_json,
     write_text,
@@ -60,6 +59,7 @@ from pulmofuse.pipeline import (
     run_controls,
     scan,
     split_cohort,
+    table_hash,
     train_unimodal,
     versions,
     without_leaks,
@@ -188,9 +188,9 @@ def _audit(run: _Run, cohort: Cohort) -> None:
         config.name,
         config.seed,
         rows_hash(records, columns),
-        sha256_json(cohort.pairs.astype(str).to_numpy().tolist()),
-        sha256_json(excluded[excluded["stage"] == "read"].astype(str).to_numpy().tolist()),
-        sha256_json(cohort.remarks.astype(str).to_numpy().tolist()),
+        table_hash(cohort.pairs),
+        table_hash(excluded[excluded["stage"] == "read"]),
+        table_hash(cohort.remarks),
     ]
     outputs = [out / name for name in AUDIT_FILES]
     run.steps.run("audit", "Audit splits and shortcuts", inputs, outputs, work)

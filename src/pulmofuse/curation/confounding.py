@@ -256,9 +256,9 @@ def _check(name: str, found: Shortcut, modality: str, detail: str, remedy: str) 
     if told is not None and told.auc > found.auc + SAME_AUC and _is_sure(found):
         detail += f" {told.name} is told from all others: AUC {two_digits(told.auc)}."
         grave = max(found.auc, told.low)
+    if _is_sure(found):
+        verdict = grade(grave, WARN_AUC, FAIL_AUC)
     if found.p_value is not None and found.null_95 is not None:
-        if _is_sure(found):
-            verdict = grade(grave, WARN_AUC, FAIL_AUC)
         detail += f" {_chance(found)}"
     if found.left_out:
         detail += f" Left out, with one patient each: {', '.join(found.left_out)}."

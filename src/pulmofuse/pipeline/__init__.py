@@ -34,6 +34,7 @@ from pulmofuse.pipeline.steps import (
     Steps,
     locked,
     rows_hash,
+    table_hash,
     versions,
 )
 
@@ -62,6 +63,7 @@ __all__ = [
     "run_controls",
     "scan",
     "split_cohort",
+    "table_hash",
     "train_unimodal",
     "versions",
     "without_leaks",

@@ -14,9 +14,10 @@ import pandas as pd
 import pulmofuse
 from pulmofuse.curation import Audit, audit
 from pulmofuse.files import sha256_path, write_csv, write_json
-from pulmofuse.pipeline.pairs import Progress, draw_pairs
+from pulmofuse.pipeline.pairs import draw_pairs
 from pulmofuse.report import write_audit_page
 from pulmofuse.schema import Modality
+from pulmofuse.training import Progress
 
 #: What `write_audit` leaves in its folder, beside the pictures.
 AUDIT_FILES = ("audit.json", "audited.json", "duplicates.csv", "pairs/index.json", "audit.html")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -19,6 +18,7 @@ from pulmofuse.pipeline.pictures import decibel_picture
 from pulmofuse.preprocessing import LogMel, prepare, to_tensor
 from pulmofuse.preprocessing.images import window_ct
 from pulmofuse.schema import Modality, iterate
+from pulmofuse.training import Progress
 
 #: Pairs that are drawn; duplicates.csv lists all of them, the gravest first.
 MOST_PAIRS = 1_000
@@ -31,8 +31,6 @@ MOST_GRAVE_PAIRS = 5_000
 _LONGEST_PX = 168
 _SPECTROGRAM_PX = (224, 84)
 _JPEG_QUALITY = 78
-
-Progress = Callable[[int, int, str], None]
 
 
 def draw_pairs(

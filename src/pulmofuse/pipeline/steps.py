@@ -28,10 +28,14 @@ def versions() -> dict[str, str]:
     return {"pulmofuse": pulmofuse.__version__, "python": platform.python_version(), **packages}
 
 
+def table_hash(table: pd.DataFrame) -> str:
+    """A hash of the cells of a table, in the order of its rows."""
+    return sha256_json(table.astype(str).to_numpy().tolist())
+
+
 def rows_hash(records: pd.DataFrame, columns: list[str]) -> str:
     """A hash of some columns of the records (`record_id` among them), whatever their order."""
-    table = records[columns].sort_values("record_id")
-    return sha256_json(table.astype(str).to_numpy().tolist())
+    return table_hash(records[columns].sort_values("record_id"))
 
 
 class Reporter(Protocol):

@@ -19,6 +19,7 @@ from pulmofuse.report.limits import check_title
 from pulmofuse.report.names import COLOURS
 from pulmofuse.report.pictures import picture_uri
 from pulmofuse.report.study_files import Audit, Check, read_audit
+from pulmofuse.schema import iterate
 
 _PICTURE_PIXELS = 224
 
@@ -87,16 +88,17 @@ def write_audit_page(folder: Path) -> Path:
     audit = read_audit(folder)
     audited = _audited(folder / "audited.json")
     at_scan = list(audited["unreadable_at_scan"]) if audited else []
+    unreadable = [row for row in _rows(folder / "excluded.csv") if row["stage"] == _READ]
     duplicates = _table(folder / "duplicates.csv")
     kinds = _kinds(duplicates)
     context: dict[str, Any] = {
         "summary": _summary(audit),
         "verdicts": _verdicts(audit),
         "audited": audited,
-        "unreadable": [*at_scan, *_unreadable(folder / "excluded.csv")],
+        "unreadable": [*at_scan, *unreadable],
         "n_at_scan": len(at_scan),
         "most_unreadable": _MOST_UNREADABLE,
-        "odd": _odd(folder / "remarks.csv"),
+        "odd": _rows(folder / "remarks.csv"),
         "groups": _groups(audit),
         "n_pairs": len(duplicates),
         "n_exact": int((duplicates["kind"] == "exact").sum()),
@@ -124,22 +126,9 @@ def _audited(path: Path) -> dict[str, Any] | None:
     return dict(read_json(path)) if path.is_file() else None
 
 
-def _unreadable(path: Path) -> list[dict[str, str]]:
-    """Files that could not be read: path, reason and remedy of each."""
-    if not path.is_file():
-        return []
-    table = _table(path)
-    return [
-        {str(key): str(value) for key, value in row.items()}
-        for row in table[table["stage"] == _READ].to_dict("records")
-    ]
-
-
-def _odd(path: Path) -> list[dict[str, str]]:
-    """What was odd about files that could be read: path, kind, reason, remedy, excluded."""
-    if not path.is_file():
-        return []
-    return [{str(k): str(v) for k, v in row.items()} for row in _table(path).to_dict("records")]
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table, every cell as text; none where there is no such file."""
+    return list(iterate(_table(path))) if path.is_file() else []
 
 
 def _kinds(pairs: pd.DataFrame) -> pd.DataFrame:
