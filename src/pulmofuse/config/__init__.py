@@ -1,0 +1,59 @@
+"""The configuration of a study: one tree, read from YAML, with every default in it."""
+
+from pulmofuse.config.data import (
+    AuditConfig,
+    CleaningConfig,
+    SourceConfig,
+    SplitConfig,
+    Target,
+)
+from pulmofuse.config.models import (
+    CoughConfig,
+    CoughModelConfig,
+    CtConfig,
+    CxrConfig,
+    FusionTraining,
+    ImageModelConfig,
+    TrainingConfig,
+)
+from pulmofuse.config.preprocessing import (
+    CoughAugmentation,
+    CoughPreprocessing,
+    CtPreprocessing,
+    CxrPreprocessing,
+    ImageAugmentation,
+)
+from pulmofuse.config.study import (
+    EvaluationConfig,
+    FusionConfig,
+    StudyConfig,
+    dump_config,
+    load_config,
+    parse_config,
+)
+
+__all__ = [
+    "AuditConfig",
+    "CleaningConfig",
+    "CoughAugmentation",
+    "CoughConfig",
+    "CoughModelConfig",
+    "CoughPreprocessing",
+    "CtConfig",
+    "CtPreprocessing",
+    "CxrConfig",
+    "CxrPreprocessing",
+    "EvaluationConfig",
+    "FusionConfig",
+    "FusionTraining",
+    "ImageAugmentation",
+    "ImageModelConfig",
+    "SourceConfig",
+    "SplitConfig",
+    "StudyConfig",
+    "Target",
+    "TrainingConfig",
+    "dump_config",
+    "load_config",
+    "parse_config",
+]

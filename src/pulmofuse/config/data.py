@@ -1,0 +1,117 @@
+"""Which data a study takes, what it is to detect in them, and how they are split."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pulmofuse.config.base import ClassName, Node, Text
+from pulmofuse.schema import Label, Oddity
+
+
+class Target(Node):
+    """What is to be detected.
+
+    `classes` are the study's own names, in the order of the model's outputs. `mapping` sends the
+    labels of the data sets to them; a record whose label is not in it is left out and counted.
+    """
+
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2)] = ("not_covid19", "covid19")
+    positive: str | None = "covid19"
+    mapping: dict[Label, str] = Field(
+        default_factory=lambda: {
+            Label.COVID19: "covid19",
+            Label.NOT_COVID19: "not_covid19",
+            Label.NORMAL: "not_covid19",
+            Label.PNEUMONIA: "not_covid19",
+            Label.TUBERCULOSIS: "not_covid19",
+            Label.CHRONIC_LUNG_DISEASE: "not_covid19",
+            Label.OTHER_ABNORMAL: "not_covid19",
+        }
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Target:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("a class is named twice in classes")
+        if any(name.startswith("raw_") for name in self.classes):
+            # Its column p_raw_… would be taken for the uncalibrated column of another class.
+            raise ValueError("a class must not be named raw_…")
+        strangers = sorted(set(self.mapping.values()) - set(self.classes))
+        if strangers:
+            raise ValueError(f"mapping names {', '.join(strangers)}, which classes does not")
+        unreached = sorted(set(self.classes) - set(self.mapping.values()))
+        if unreached:
+            raise ValueError(f"no label is mapped to {', '.join(unreached)}")
+        if self.positive is not None and self.positive not in self.classes:
+            raise ValueError(f"positive is {self.positive!r}, which classes does not name")
+        if self.positive is None and len(self.classes) == 2:
+            raise ValueError("a target of two classes must say which one is positive")
+        return self
+
+
+class SourceConfig(Node):
+    """One data set: its name in `sources.SOURCES` and its folder below the data root."""
+
+    name: Text
+    root: Text = "."
+
+
+class SplitConfig(Node):
+    """How patients (never files) are dealt to train, val and test.
+
+    `stratified` keeps a published split and deals the others by `test` and `val`; `kfold` tests on
+    fold `fold` of `folds`; `held_out` tests on the named sources or sites; `time` tests on the
+    newest patients. The last three pass over published splits.
+    """
+
+    method: Literal["stratified", "kfold", "held_out", "time"] = "stratified"
+    test: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    val: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    folds: Annotated[int, Field(ge=2)] = 5
+    fold: Annotated[int, Field(ge=0)] = 0
+    held_out: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_the_method(self) -> SplitConfig:
+        if self.fold >= self.folds:
+            raise ValueError(f"fold counts from 0 to {self.folds - 1}")
+        if (self.method == "held_out") != bool(self.held_out):
+            raise ValueError("held_out names sources or sites, and goes with method: held_out")
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_training(self) -> SplitConfig:
+        if self.test + self.val >= 0.9:
+            raise ValueError("test and val together must leave at least a tenth for training")
+        return self
+
+
+class CleaningConfig(Node):
+    """Odd files and copies that a study leaves out; of other oddities the report only speaks.
+
+    Letters stand in most published chest images, and a clipped recording can still be a cough.
+    `copies: keep` uses a data set as it was published, contradicting copies included: only to
+    measure what they do to a figure.
+    """
+
+    copies: Literal["drop", "keep"] = "drop"
+    exclude: tuple[Oddity, ...] = (
+        Oddity.BLANK,
+        Oddity.NOT_RADIOLOGY,
+        Oddity.WRONG_MODALITY,
+        Oddity.LATERAL,
+        Oddity.NO_COUGH,
+        Oddity.SPEECH,
+    )
+
+
+class AuditConfig(Node):
+    """What happens where the test set is known to the training set.
+
+    `stop` ends the study; `drop` takes the known records out of training and validation; `accept`
+    goes on, and every page of the report says so.
+    """
+
+    on_leak: Literal["stop", "drop", "accept"] = "stop"

@@ -1,0 +1,91 @@
+"""How files become instances, and how training instances are changed at random."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from pulmofuse.config.base import Count, Fraction, Node, Positive
+
+
+class CtPreprocessing(Node):
+    """CT to uint8 slices: display window (Hounsfield data only), body crop, square resize."""
+
+    size: Annotated[int, Field(ge=32, le=1024)] = 224
+    window_level_hu: float = -600.0
+    window_width_hu: Positive = 1500.0
+    body_crop: bool = True
+    max_slices: Count = 16
+
+
+class CxrPreprocessing(Node):
+    """Chest X-ray to uint8: percentile normalisation, square resize."""
+
+    size: Annotated[int, Field(ge=32, le=1024)] = 224
+    low_percentile: Annotated[float, Field(ge=0.0, lt=50.0)] = 1.0
+    high_percentile: Annotated[float, Field(gt=50.0, le=100.0)] = 99.0
+
+
+class CoughPreprocessing(Node):
+    """Cough recording to windows of mono sound, and the spectral front end of the models.
+
+    A recording is trimmed of silence (`trim_db` below its peak) and cut into at most
+    `max_windows` windows of `duration_s`; the last one is padded with zeros.
+    """
+
+    sample_rate_hz: Annotated[int, Field(ge=4000, le=48000)] = 16000
+    duration_s: Positive = 4.0
+    max_windows: Count = 3
+    trim_db: Positive = 40.0
+    n_fft: Count = 512
+    win_length: Count = 400
+    hop_length: Count = 160
+    n_mels: Count = 64
+    n_mfcc: Count = 20
+    f_min_hz: Annotated[float, Field(ge=0.0)] = 50.0
+    f_max_hz: Positive = 8000.0
+
+    @model_validator(mode="after")
+    def _band(self) -> CoughPreprocessing:
+        if not self.f_min_hz < self.f_max_hz <= self.sample_rate_hz / 2:
+            raise ValueError("need f_min_hz < f_max_hz <= sample_rate_hz / 2")
+        # The short-time Fourier transform mirrors half a frame at either end of the window.
+        if self.duration_s * self.sample_rate_hz <= self.n_fft:
+            raise ValueError("duration_s must hold more samples than n_fft")
+        if self.win_length > self.n_fft:
+            raise ValueError("win_length must not exceed n_fft")
+        if self.n_mfcc > self.n_mels:
+            raise ValueError("n_mfcc must not exceed n_mels")
+        return self
+
+
+class ImageAugmentation(Node):
+    """Random changes of training images; each is drawn per image."""
+
+    rotate_deg: Annotated[float, Field(ge=0.0, le=180.0)] = 10.0
+    translate: Fraction = 0.08
+    scale: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.12
+    shear_deg: Annotated[float, Field(ge=0.0, le=45.0)] = 5.0
+    flip_horizontal: bool = False
+    brightness: Fraction = 0.15
+    contrast: Fraction = 0.2
+    gamma: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25
+    noise: Fraction = 0.03
+    cutout: Fraction = 0.25
+
+
+class CoughAugmentation(Node):
+    """Random changes of training sounds (waveform) and of their spectrograms (SpecAugment)."""
+
+    time_shift: Fraction = 0.2
+    gain_db: Annotated[float, Field(ge=0.0)] = 6.0
+    noise_snr_db: tuple[float, float] | None = (15.0, 40.0)
+    time_mask: Fraction = 0.15
+    frequency_mask: Fraction = 0.15
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CoughAugmentation:
+        if self.noise_snr_db is not None and self.noise_snr_db[0] > self.noise_snr_db[1]:
+            raise ValueError("noise_snr_db must give the lower bound first")
+        return self

@@ -1,0 +1,137 @@
+"""The configuration of a study: one tree, read from YAML, with every default in it.
+
+    config = load_config(Path("studies/covid.yaml"), ["ct.training.epochs=5"])
+
+An unknown key is an error that names the line and the nearest right key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from pulmofuse.config.base import Node, Seed, Text
+from pulmofuse.config.data import AuditConfig, CleaningConfig, SourceConfig, SplitConfig, Target
+from pulmofuse.config.models import CoughConfig, CtConfig, CxrConfig, FusionTraining
+from pulmofuse.errors import ConfigError
+from pulmofuse.schema import Modality
+from pulmofuse.yamltree import apply_override, explain, read_yaml
+
+
+class FusionConfig(Node):
+    """How the modalities are joined.
+
+    `patients`: "paired" joins the records of one patient; "simulated" joins records of one class
+    and split (and says so on every row); "auto" takes true pairs where the data have them.
+    `dependence_weight` is w of the log-odds rule: 1 is independence given the class.
+    """
+
+    patients: Literal["auto", "paired", "simulated"] = "auto"
+    rules: tuple[Literal["mean", "weighted_mean", "log_odds"], ...] = (
+        "mean",
+        "weighted_mean",
+        "log_odds",
+    )
+    dependence_weight: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    feature: FusionTraining | None = FusionTraining()
+
+    @model_validator(mode="after")
+    def _each_rule_once(self) -> FusionConfig:
+        if len(set(self.rules)) != len(self.rules):
+            raise ValueError("a rule is named twice in rules")
+        return self
+
+
+class EvaluationConfig(Node):
+    """Statistics of the report. `threshold`: how the operating point of two classes is set."""
+
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    threshold: Literal["argmax", "youden"] = "youden"
+    explain_examples: Annotated[int, Field(ge=0, le=24)] = 6
+    controls: bool = True
+
+
+class StudyConfig(Node):
+    """A whole study."""
+
+    name: Text
+    question: Text
+    seed: Seed = 17
+    target: Target = Target()
+    sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+    cleaning: CleaningConfig = CleaningConfig()
+    split: SplitConfig = SplitConfig()
+    audit: AuditConfig = AuditConfig()
+    ct: CtConfig = CtConfig()
+    cxr: CxrConfig = CxrConfig()
+    cough: CoughConfig = CoughConfig()
+    fusion: FusionConfig = FusionConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def of(self, modality: Modality) -> CtConfig | CxrConfig | CoughConfig:
+        """The part of the tree that belongs to one modality."""
+        parts: dict[Modality, CtConfig | CxrConfig | CoughConfig] = {
+            Modality.CT: self.ct,
+            Modality.CXR: self.cxr,
+            Modality.COUGH: self.cough,
+        }
+        return parts[modality]
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read a study configuration from YAML.
+
+    Args:
+        path: the YAML file.
+        overrides: "a.b=value" each, as given to `--set`; the value is read as YAML.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key, or a value out of range; the error
+            names the line and, for a key, the nearest right one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(path, "no such file", "give the path of a study in YAML") from None
+    except IsADirectoryError:
+        raise ConfigError(path, "is a folder", "give the path of a study in YAML") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(path, f"cannot be read ({error})", "give a UTF-8 YAML file") from None
+    return parse_config(text, overrides, str(path))
+
+
+def parse_config(text: str, overrides: Sequence[str] = (), name: str = "study") -> StudyConfig:
+    """Build a study configuration from YAML text; see `load_config`."""
+    node, tree = read_yaml(text, name)
+    if not isinstance(tree, dict):
+        raise ConfigError(name, "is not a mapping of keys to values", "see docs/configuration.md")
+    for override in overrides:
+        apply_override(tree, override)
+    try:
+        return StudyConfig.model_validate(tree)
+    except ValidationError as error:
+        raise explain(error, StudyConfig, node, overrides, name) from None
+
+
+def dump_config(config: StudyConfig) -> str:
+    """The resolved tree as YAML, every default written out."""
+    tree = config.model_dump(mode="json")
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the line breaks of Unicode, which PyYAML would write as they are and fold on reading."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if _BREAKS.intersection(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_BREAKS = frozenset("\x85\u2028\u2029")
+_Dumper.add_representer(str, _text)
