@@ -125,7 +125,7 @@ def dump_config(config: StudyConfig) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes the line breaks of Unicode, which PyYAML would write as they are and fold on reading."""
+    """Quotes the line breaks of Unicode, which PyYAML writes as they are and folds on reading."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
