@@ -68,7 +68,7 @@ def _train(
         model,
         *sources,
         config=config,
-        class_weights=class_weights(sources[0].y, 2),
+        class_weights=class_weights(sources[0].targets.y, 2),
         seed=11,
         folder=folder,
         augment=nn.Dropout(0.1),

@@ -35,15 +35,22 @@ class CoughModelConfig(Node):
 
 
 class TrainingConfig(Node):
-    """Optimisation of one model: AdamW, one cycle, two learning-rate groups."""
+    """Optimisation of one model: AdamW, one cycle, two learning-rate groups.
+
+    `mixup` and `cutmix` are the alpha of the Beta distribution that shares are drawn from; 0 is
+    off, and where both are on, each batch draws one of them.
+    """
 
     epochs: Count = 18
     batch_size: Count = 32
+    accumulate: Count = 1
     lr_backbone: Positive = 4e-4
     lr_head: Positive = 2e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.02
     warmup: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    mixup: Annotated[float, Field(ge=0.0)] = 0.0
+    cutmix: Annotated[float, Field(ge=0.0)] = 0.0
     class_weights: bool = True
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.98
     patience: Count = 8

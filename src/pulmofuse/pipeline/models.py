@@ -67,7 +67,7 @@ def train_unimodal(
         train,
         val,
         config=part.training,
-        class_weights=_loss_weights(part.training, train.y, len(classes)),
+        class_weights=_loss_weights(part.training, train.targets.y, len(classes)),
         seed=seed,
         folder=folder,
         augment=augmentation(part),

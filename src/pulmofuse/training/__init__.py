@@ -1,6 +1,6 @@
 """Training of every model, and prediction with what was trained."""
 
-from pulmofuse.training.data import InstanceSource
+from pulmofuse.training.data import InstanceSource, Targets
 from pulmofuse.training.fit import Progress, fit, is_finished, load_best
 from pulmofuse.training.fusion import FeatureSource, patient_features
 from pulmofuse.training.module import class_weights
@@ -10,6 +10,7 @@ __all__ = [
     "FeatureSource",
     "InstanceSource",
     "Progress",
+    "Targets",
     "class_weights",
     "fit",
     "infer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -11,8 +11,30 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pulmofuse.preprocessing import to_tensor
 
-#: Positional inputs of a model and the class index of each row.
-Batch = tuple[tuple[object, ...], torch.Tensor]
+
+class Targets(NamedTuple):
+    """What is known of the rows of a batch.
+
+    Attributes:
+        y: (batch,) int64, class index.
+        site: (batch,) int64, index of the site or channel it was recorded at, -1 if not known;
+            None where no loss asks for it.
+        findings: (batch, findings) float, 1 present, 0 absent, NaN where the data set does not
+            say; None where no loss asks for it.
+    """
+
+    y: torch.Tensor
+    site: torch.Tensor | None = None
+    findings: torch.Tensor | None = None
+
+    def take(self, rows: torch.Tensor) -> Targets:
+        """The same of some rows (n,), in their order."""
+        site, findings = (None if part is None else part[rows] for part in self[1:])
+        return Targets(self.y[rows], site, findings)
+
+
+#: Positional inputs of a model, and what is known of each row.
+Batch = tuple[tuple[object, ...], Targets]
 
 
 class BatchSource(Protocol):
@@ -34,21 +56,35 @@ class InstanceSource(Dataset[Batch]):
         instances: (rows, ...) as cached, possibly memory-mapped.
         rows: (n,) row numbers to use.
         y: (n,) class index of each of them.
+        site, findings: as in `Targets`, for all n.
     """
 
-    def __init__(self, instances: np.ndarray, rows: np.ndarray, y: np.ndarray) -> None:
+    def __init__(
+        self,
+        instances: np.ndarray,
+        rows: np.ndarray,
+        y: np.ndarray,
+        *,
+        site: np.ndarray | None = None,
+        findings: np.ndarray | None = None,
+    ) -> None:
         self._instances = instances
         self._rows = rows
-        self.y = torch.as_tensor(y, dtype=torch.long)
+        self.targets = Targets(
+            torch.as_tensor(y, dtype=torch.long),
+            None if site is None else torch.as_tensor(site, dtype=torch.long),
+            None if findings is None else torch.as_tensor(findings, dtype=torch.float32),
+        )
 
     def __len__(self) -> int:
         """Number of instances."""
         return len(self._rows)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
-        """Inputs `(batch, ...)` as models take them, and classes `(batch,)`."""
+        """Inputs `(batch, ...)` as models take them, and what is known of each row."""
         chosen = np.asarray(rows)
-        return (to_tensor(self._instances[self._rows[chosen]]),), self.y[chosen]
+        known = self.targets.take(torch.as_tensor(chosen))
+        return (to_tensor(self._instances[self._rows[chosen]]),), known
 
 
 class EpochBatches(Sampler[list[int]]):

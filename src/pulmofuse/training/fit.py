@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ def fit(
     seed: int,
     folder: Path,
     augment: nn.Module | None = None,
+    auxiliary: Sequence[nn.Module] = (),
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Train `model` and leave in it the averaged weights of the epoch with the best validation AUC.
@@ -59,13 +60,14 @@ def fit(
         seed: decides batch order, augmentation and dropout.
         folder: takes `last.safetensors`, `best.safetensors`, `history.csv` and TensorBoard logs.
         augment: batch augmentation, on the first input.
+        auxiliary: further losses on the features; see `TrainingModule`.
         progress: told of every step.
 
     Returns:
         History with the columns epoch, train_loss, val_loss, val_auc, lr, seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    module = TrainingModule(model, config, class_weights, seed, augment)
+    module = TrainingModule(model, config, class_weights, seed, augment, auxiliary)
     module.to(memory_format=torch.channels_last)
     done, finished = _state(folder, config)
     if not finished:
@@ -195,6 +197,7 @@ def _trainer(
         max_epochs=config.epochs,
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
         gradient_clip_val=config.gradient_clip,
+        accumulate_grad_batches=config.accumulate,
         callbacks=callbacks,
         plugins=[SafetensorsCheckpoint()],
         logger=TensorBoardLogger(folder, name="tensorboard", version=""),

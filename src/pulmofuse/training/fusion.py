@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from pulmofuse.training.data import Batch
+from pulmofuse.training.data import Batch, Targets
 
 
 class FeatureSource(Dataset[Batch]):
@@ -35,7 +35,7 @@ class FeatureSource(Dataset[Batch]):
         """Inputs (features, present) and classes of these patients."""
         chosen = torch.as_tensor(rows)
         features = {m: f[chosen] for m, f in self._features.items()}
-        return (features, self._present[chosen]), self._y[chosen]
+        return (features, self._present[chosen]), Targets(self._y[chosen])
 
 
 def patient_features(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, cast
 
 import lightning.pytorch as pl
@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import multiclass_auroc
 
 from pulmofuse.config import TrainingConfig
-from pulmofuse.training.data import Batch
+from pulmofuse.training.data import Batch, Targets
+from pulmofuse.training.mixing import Mixture, draw_mixture
 
 #: Shares of the peak rate at which a cycle starts and ends; torch's OneCycleLR uses the same.
 _START, _END = 1 / 25, 4e-6
@@ -25,6 +26,26 @@ class Trainable(Protocol):
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Parameters trained at `lr_backbone`, and those trained at `lr_head`."""
+        ...
+
+
+class Featured(Protocol):
+    """What auxiliary losses ask of a model."""
+
+    def features(self, *inputs: object) -> torch.Tensor:
+        """(batch, feature_dim) of a batch."""
+        ...
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        """(batch, feature_dim) -> logits (batch, classes)."""
+        ...
+
+
+class Auxiliary(Protocol):
+    """A further loss on the pooled features; its parameters are trained at `lr_head`."""
+
+    def __call__(self, features: torch.Tensor, targets: Targets) -> torch.Tensor:
+        """Features (batch, feature_dim) and what is known of them -> a scalar, weighted already."""
         ...
 
 
@@ -41,6 +62,7 @@ class TrainingModule(pl.LightningModule):
         class_weights: (classes,) weights of the loss.
         seed: seeds augmentation and dropout.
         augment: applied to the first input of each training batch.
+        auxiliary: modules that are `Auxiliary`; the model must then be `Featured`.
     """
 
     def __init__(
@@ -50,11 +72,13 @@ class TrainingModule(pl.LightningModule):
         class_weights: torch.Tensor,
         seed: int,
         augment: nn.Module | None = None,
+        auxiliary: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
         self.model = model
         self.average = copy.deepcopy(model).requires_grad_(requires_grad=False)
         self.augment = augment
+        self.auxiliary = nn.ModuleList(auxiliary)
         self.register_buffer("class_weights", class_weights.float())
         self._config = config
         self._seed = seed
@@ -65,13 +89,42 @@ class TrainingModule(pl.LightningModule):
         """Loss of one augmented batch."""
         # Seeded per step: Lightning skips the start-of-epoch hooks in a resumed run.
         torch.manual_seed(_mix(self._seed, self.trainer.global_step))
-        inputs, y = batch
-        if self.augment is not None:
-            with torch.no_grad():
+        inputs, targets = batch
+        mixture: Mixture | None = None
+        with torch.no_grad():
+            if self.augment is not None:
                 inputs = (self.augment(inputs[0]), *inputs[1:])
-        loss = self._loss(self.model(*map(_channels_last, inputs)), y)
-        self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(y))
+            if self._config.mixup or self._config.cutmix:
+                mixture = draw_mixture(
+                    cast(torch.Tensor, inputs[0]), self._config.mixup, self._config.cutmix
+                )
+                inputs = (mixture.inputs, *inputs[1:])
+        loss = self._training_loss(tuple(map(_channels_last, inputs)), targets, mixture)
+        self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(targets.y))
         return loss
+
+    def _training_loss(
+        self, inputs: tuple[object, ...], targets: Targets, mixture: Mixture | None
+    ) -> torch.Tensor:
+        """Loss of one batch; of a mixture, both parents' losses by their shares."""
+        features: torch.Tensor | None = None
+        if self.auxiliary:
+            model = cast(Featured, self.model)
+            features = model.features(*inputs)
+            logits = model.classify(features)
+        else:
+            logits = self.model(*inputs)
+
+        def loss(targets: Targets) -> torch.Tensor:
+            total = self._loss(logits, targets.y)
+            for extra in self.auxiliary:
+                total = total + extra(features, targets)
+            return total
+
+        if mixture is None:
+            return loss(targets)
+        partners = targets.take(mixture.partner)
+        return mixture.share * loss(targets) + (1.0 - mixture.share) * loss(partners)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Move the averaged weights towards the current ones."""
@@ -88,9 +141,9 @@ class TrainingModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         """Collect the averaged model's logits."""
-        inputs, y = batch
+        inputs, targets = batch
         self._val_logits.append(self.average(*map(_channels_last, inputs)).float())
-        self._val_y.append(y)
+        self._val_y.append(targets.y)
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and macro one-vs-rest ROC-AUC over the whole validation set."""
@@ -106,7 +159,7 @@ class TrainingModule(pl.LightningModule):
         groups: list[dict[str, Any]] = []
         for parameters, rate in (
             (backbone, self._config.lr_backbone),
-            (head, self._config.lr_head),
+            ([*head, *self.auxiliary.parameters()], self._config.lr_head),
         ):
             for decays in (True, False):
                 chosen = [p for p in parameters if (p.ndim > 1) == decays]
