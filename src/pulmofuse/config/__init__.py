@@ -14,6 +14,7 @@ from pulmofuse.config.models import (
     CxrConfig,
     FusionTraining,
     ImageModelConfig,
+    TestTimeViews,
     TrainingConfig,
 )
 from pulmofuse.config.preprocessing import (
@@ -52,6 +53,7 @@ __all__ = [
     "SplitConfig",
     "StudyConfig",
     "Target",
+    "TestTimeViews",
     "TrainingConfig",
     "dump_config",
     "load_config",

@@ -6,9 +6,13 @@ feature-level fusion the pooled features, a prediction all of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
+from pulmofuse.config import TestTimeViews
 from pulmofuse.models.backbones import Backbone
+from pulmofuse.models.views import views_of
 
 
 class Classifier(nn.Module):
@@ -37,9 +41,18 @@ class Classifier(nn.Module):
         """(n, channels, h, w) -> (n, feature_dim): the mean over all places, in float32."""
         return feature_map.float().mean(dim=(2, 3))
 
+    def views(self, x: Tensor) -> Iterator[Tensor]:
+        """What `features` averages over: the batch as it is, and in some models more.
+
+        Args:
+            x: (n, ...) as `feature_map` takes it; so is every view.
+        """
+        yield x
+
     def features(self, x: Tensor) -> Tensor:
-        """(n, ...) as `feature_map` takes it -> (n, feature_dim)."""
-        return self.pool(self.feature_map(x))
+        """(n, ...) as `feature_map` takes it -> (n, feature_dim), the mean over the views."""
+        pooled = [self.pool(self.feature_map(view)) for view in self.views(x)]
+        return sum(pooled[1:], pooled[0]) / len(pooled) if len(pooled) > 1 else pooled[0]
 
     def classify(self, features: Tensor) -> Tensor:
         """(n, feature_dim) -> logits (n, classes)."""
@@ -50,25 +63,47 @@ class Classifier(nn.Module):
         """(n, ...) as `feature_map` takes it -> logits (n, classes)."""
         return self.classify(self.features(x))
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Parameters of the backbone and of the head, for two learning rates."""
-        head = list(self.head.parameters())
-        in_head = {id(p) for p in head}
-        return [p for p in self.parameters() if id(p) not in in_head], head
+    def stages(self) -> list[list[nn.Module]]:
+        """Parts from the input to the output, for `training.unfreezing`: the last is the head."""
+        below = [module for name, module in self.named_children() if name != "head"]
+        return [below, [self.head]]
 
 
 class ImageClassifier(Classifier):
     """An image backbone, a global mean and a linear head.
 
+    In evaluation mode the pooled features are the mean over test-time views; since the head is
+    linear, so are the logits. `feature_map`, and with it Grad-CAM, is that of the plain view.
+
     Args:
         backbone: (n, 1, h, w) in [0, 1] -> (n, out_channels, h', w').
         n_classes: number of outputs.
         dropout: rate on the pooled features.
+        tta: the views; none but the image itself by default.
     """
 
-    def __init__(self, backbone: Backbone, n_classes: int, dropout: float) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        n_classes: int,
+        dropout: float,
+        tta: TestTimeViews | None = None,
+    ) -> None:
         super().__init__(backbone.out_channels, n_classes, dropout)
         self.backbone = backbone
+        self._tta = tta or TestTimeViews()
+
+    def views(self, x: Tensor) -> Iterator[Tensor]:
+        """(n, 1, h, w): the batch itself, and in evaluation mode its test-time views."""
+        if self.training:
+            yield x
+        else:
+            yield from views_of(x, self._tta)
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The stages of the backbone, then all that stands behind it."""
+        behind = [module for name, module in self.named_children() if name != "backbone"]
+        return [*self.backbone.stages(), behind]
 
     def feature_map(self, x: Tensor) -> Tensor:
         """(n, 1, h, w) in [0, 1] -> (n, channels, h', w')."""

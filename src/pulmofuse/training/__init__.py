@@ -5,12 +5,14 @@ from pulmofuse.training.fit import Progress, fit, is_finished, load_best
 from pulmofuse.training.fusion import FeatureSource, patient_features
 from pulmofuse.training.module import class_weights
 from pulmofuse.training.predict import infer, mean_per_record
+from pulmofuse.training.unfreezing import check_stages
 
 __all__ = [
     "FeatureSource",
     "InstanceSource",
     "Progress",
     "Targets",
+    "check_stages",
     "class_weights",
     "fit",
     "infer",
