@@ -227,9 +227,8 @@ def _source(
 
 def site_codes(records: pd.DataFrame) -> np.ndarray:
     """(n,) int64: the site of each record; where it is not known, its data set counts as one."""
-    names = records["source"].where(
-        records["site"].isna(), records["source"] + "/" + records["site"]
-    )
+    places = zip(records["source"], records["site"], strict=True)
+    names = pd.Series([s if pd.isna(site) else f"{s}/{site}" for s, site in places], dtype=object)
     return pd.factorize(names, sort=True)[0].astype(np.int64)
 
 

@@ -153,6 +153,8 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Pair every tensor of the average with the current one, now that they are in place."""
+        for optimizer in self.trainer.optimizers:
+            lay_out_state(optimizer)
         averaged = chain(self.average.parameters(), self.average.buffers())
         current = chain(self.model.parameters(), self.model.buffers())
         self._pairs = {True: ([], []), False: ([], [])}
@@ -256,6 +258,19 @@ def one_cycle(step: int, total: int, warmup: float) -> float:
         return _START + (1 - _START) * (1 - math.cos(math.pi * step / peak)) / 2
     rest = min(1.0, (step - peak) / max(1, total - peak))
     return max(_END, (1 + math.cos(math.pi * rest)) / 2)
+
+
+def lay_out_state(optimizer: torch.optim.Optimizer) -> None:
+    """Give the moments of an optimiser the memory layout of their parameters.
+
+    A checkpoint keeps values but not layouts, and the fused AdamW runs through the memory of
+    parameters and moments side by side: a weight in channels-last layout would meet the moments
+    of another place.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def class_weights(y: Iterator[int] | Any, n_classes: int) -> torch.Tensor:
