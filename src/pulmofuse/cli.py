@@ -178,6 +178,7 @@ def cross_validate(
 ) -> None:
     """Cross-validate each modality alone, with folds by patient and, as published, by image."""
     from pulmofuse import crossval
+    from pulmofuse.report.crossval import leak_lines
 
     protocols = {name: (name,) for name in crossval.PROTOCOLS} | {"both": crossval.PROTOCOLS}
     if by not in protocols:
@@ -195,10 +196,10 @@ def cross_validate(
             pairs=pairs or (), published=published or (), reporter=display,
         )  # fmt: skip
     print_crossval(found.table)
-    for line in crossval.leak_lines(found.leaks):
+    for line in leak_lines(found.leaks):
         typer.echo(line)
     typer.echo("Research use only, not a medical device.")
-    typer.echo(str(out / "crossval.csv"))
+    typer.echo(str(out / "crossval.md"))
 
 
 @app.command()

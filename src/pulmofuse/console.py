@@ -135,10 +135,11 @@ def print_comparison(table: pd.DataFrame) -> None:
 def print_crossval(table: pd.DataFrame) -> None:
     """Print the figures of a cross-validation, its controls beside them."""
     columns = list(table.columns)
-    titles = {"ensemble": "ensemble", "published": "published"}
-    titles |= {name: name.replace("_", " ") for name in columns[columns.index("seeds") + 1 :]}
+    titles = {"ensemble": "ens.", "published": "publ."}
+    titles |= {name: name.replace("_", "\n") for name in columns[columns.index("seeds") + 1 :]}
     for (modality, protocol), part in table.groupby(["modality", "protocol"], sort=False):
-        shown = part[["metric"]].copy()
+        # A blank, so that a long name breaks there and nowhere else.
+        shown = part["metric"].str.replace(".", " ", n=1, regex=False).to_frame()
         shown["mean [95 %]"] = [interval(*row) for row in part[["value", "low", "high"]].to_numpy()]
         shown["seeds"] = [
             "–" if math.isnan(low) else f"{low:.3f}–{high:.3f}"

@@ -13,7 +13,7 @@ The two protocols are in `pipeline.folds`, the figures in `evaluation.pooled`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ from pulmofuse.pipeline.folds import (
 )
 from pulmofuse.pipeline.pooling import crossval_table, pooled_rows, with_ensembles
 from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
+from pulmofuse.report.crossval import leak_lines, write_crossval
 from pulmofuse.schema import Modality
 
 PROTOCOLS: tuple[Protocol, ...] = ("patient", "image")
@@ -114,8 +115,8 @@ def cross_validate(
     Args:
         config: the study; its split, `cleaning.copies` and seed are replaced.
         data_root: folder below which the data sets lie.
-        out: takes the folds, predictions.parquet, controls.parquet, metrics.json, crossval.csv
-            and leaks.csv.
+        out: takes the folds, predictions.parquet, controls.parquet, metrics.json, crossval.csv,
+            leaks.csv, crossval.md and pictures.
         folds: number of folds.
         seeds: each deals the folds and starts the training anew.
         protocols: "patient", "image" or both.
@@ -145,6 +146,7 @@ def cross_validate(
         rows = _evaluate(run, cohorts, deals, compared)
         table = crossval_table(rows, known)
         write_csv(out / "crossval.csv", table)
+        write_crossval(table, leaks, pd.read_parquet(out / "predictions.parquet"), config, out)
     return CrossValidation(table, leaks)
 
 
@@ -202,18 +204,6 @@ def _deal(run: _Run, cohorts: dict[Protocol, Cohort]) -> tuple[list[Deal], pd.Da
             "report this as a fault of Pulmofuse",
         )
     return deals, leaks
-
-
-def leak_lines(leaks: pd.DataFrame) -> Iterator[str]:
-    """In words, what each protocol leaks: the mean over seeds.
-
-    Args:
-        leaks: columns of `leaks.csv`.
-    """
-    for (protocol, modality), part in leaks.groupby(["protocol", "modality"], sort=False):
-        n, patient, copy, either = part[["n_test", "same_patient", "copy", "either"]].mean()
-        text = f"{modality} by {protocol}: {either:,.0f} of {n:,.0f} test records are known"
-        yield f"{text} ({patient:,.0f} by their patient, {copy:,.0f} by a copy)" if either else text
 
 
 def _train(run: _Run, cohorts: dict[Protocol, Cohort], deals: Sequence[Deal]) -> None:
