@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 import soundfile as sf
 from sklearn.metrics import accuracy_score, roc_auc_score
+from typer.testing import CliRunner
 
 from pulmofuse import crossval
+from pulmofuse.cli import app
 from pulmofuse.config import StudyConfig, parse_config
 from pulmofuse.crossval import CrossValidation, cross_validate
 from pulmofuse.errors import LeakageFound, StudyError
@@ -256,6 +258,27 @@ def test_a_second_run_trains_nothing_and_writes_the_same(
     assert {"crossval.png", "confusion_image.png", "confusion_patient.png"} <= {
         path.name for path in before
     }
+
+
+def test_the_command_prints_the_tables_and_the_leak(done: Done, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    words = ["cross-validate", str(tmp_path / "small.yaml"), "--data-root", str(data), "--out"]
+    words += [str(done.out), "--folds", "2", "--seeds", "1,2", "--published", "accuracy=0.87"]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, told.output
+    assert "cough, folds by image: 37 records of 18 patients" in told.stdout
+    assert "folds by image: training or validation knows" in told.stdout
+    assert "0.870" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [(["--by", "slice"], "patient, image or both"), (["--seeds", "a"], "17,18")],
+)
+def test_a_wrong_option_is_told(tmp_path: Path, option: list[str], words: str) -> None:
+    told = CliRunner().invoke(app, ["cross-validate", str(tmp_path / "none.yaml"), *option])
+    assert told.exit_code == 2
+    assert words in told.output
 
 
 def test_a_control_that_alters_nothing_says_what_the_model_says(

@@ -330,14 +330,7 @@ def forest_figure(
     axis: str = "AUC",
     width: float = 5.1,
 ) -> Figure:
-    """Forest plot with intervals; `reference` is drawn as a line to compare against.
-
-    Args:
-        estimates: from top to bottom.
-        reference: null for no line.
-        axis: what the estimates are.
-        width: inches.
-    """
+    """Forest plot with intervals; `reference` is a line to compare against, `width` in inches."""
     heads = sum(bool(e.heading) for e in estimates)
     figure = Figure(figsize=(width, 0.9 + 0.29 * (len(estimates) + heads)), layout="constrained")
     ax = figure.add_subplot()
@@ -372,7 +365,7 @@ def _forest_row(ax: Axes, row: float, estimate: Estimate) -> None:
     marker = "D" if estimate.key == "fusion" else "o"
     ax.plot(estimate.value, row, marker=marker, color=colour, markersize=6)
     if estimate.mark is not None:
-        ax.plot(estimate.mark, row, marker="|", color=_INK, markersize=13, markeredgewidth=2)
+        ax.plot(estimate.mark, row, marker="|", color=_INK, markersize=13, mew=2)
     ax.annotate(
         f"{number(estimate.value)} {interval(estimate.low, estimate.high)}".strip(),
         (1.0, row),
