@@ -15,7 +15,7 @@ import typer
 
 from pulmofuse import __version__
 from pulmofuse.cli_data import DataRoot, audit, data_app
-from pulmofuse.console import Display, figure, print_comparison, print_table
+from pulmofuse.console import Display, figure, print_comparison, print_crossval, print_table
 from pulmofuse.errors import PulmofuseError
 
 if TYPE_CHECKING:
@@ -156,6 +156,50 @@ def leave_one_out(
     table[numbers] = table[numbers].map(figure)
     print_table(table.fillna("–"), f"Left out, one {by} at a time")
     typer.echo(str(out / "loso.csv"))
+
+
+@app.command()
+def cross_validate(
+    config: Annotated[Path, typer.Argument(help="Study configuration (YAML).")],
+    data_root: DataRoot = Path("data"),
+    out: Annotated[Path, typer.Option(help="Output folder.", metavar="DIR")] = Path("runs/cv"),
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
+    seeds: Annotated[str, typer.Option(help="Whole numbers, a comma between.")] = "17,18,19",
+    by: Annotated[str, typer.Option(help="What is dealt: patient, image or both.")] = "both",
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option("--pair", metavar="A,B", help="Compare two of three or more classes."),
+    ] = None,
+    published: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIGURE=VALUE", help="Published figure, shown beside ours."),
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Cross-validate each modality alone, with folds by patient and, as published, by image."""
+    from pulmofuse import crossval
+    from pulmofuse.report.crossval import leak_lines
+
+    protocols = {name: (name,) for name in crossval.PROTOCOLS} | {"both": crossval.PROTOCOLS}
+    if by not in protocols:
+        raise typer.BadParameter("give patient, image or both", param_hint="--by")
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            "give whole numbers as in 17,18,19", param_hint="--seeds"
+        ) from None
+    tree = _load(config, overrides, False, False)
+    with Display() as display:
+        found = crossval.cross_validate(
+            tree, data_root, out, folds=folds, seeds=numbers, protocols=protocols[by],
+            pairs=pairs or (), published=published or (), reporter=display,
+        )  # fmt: skip
+    print_crossval(found.table)
+    for line in leak_lines(found.leaks):
+        typer.echo(line)
+    typer.echo("Research use only, not a medical device.")
+    typer.echo(str(out / "crossval.md"))
 
 
 @app.command()

@@ -132,6 +132,27 @@ def print_comparison(table: pd.DataFrame) -> None:
         typer.echo("* simulated patients: records of one class joined, not the same person")
 
 
+def print_crossval(table: pd.DataFrame) -> None:
+    """Print the figures of a cross-validation, its controls beside them."""
+    columns = list(table.columns)
+    titles = {"ensemble": "ens.", "published": "publ."}
+    titles |= {name: name.replace("_", "\n") for name in columns[columns.index("seeds") + 1 :]}
+    for (modality, protocol), part in table.groupby(["modality", "protocol"], sort=False):
+        # A blank, so that a long name breaks there and nowhere else.
+        shown = part["metric"].str.replace(".", " ", n=1, regex=False).to_frame()
+        shown["mean [95 %]"] = [interval(*row) for row in part[["value", "low", "high"]].to_numpy()]
+        shown["seeds"] = [
+            "–" if math.isnan(low) else f"{low:.3f}–{high:.3f}"
+            for low, high in part[["lowest", "highest"]].to_numpy()
+        ]
+        for name, title in titles.items():
+            if part[name].notna().any():
+                shown[title] = [figure(value) for value in part[name]]
+        what = "image less patient" if "-" in str(protocol) else f"folds by {protocol}"
+        n = f"{part['n'].iloc[0]:,} records of {part['n_patients'].iloc[0]:,} patients"
+        print_table(shown, f"{modality}, {what}: {n}")
+
+
 def figure(value: float | None) -> str:
     """A figure, or a dash where it is undefined: one class has no AUC."""
     return "–" if value is None or math.isnan(value) else f"{value:.3f}"

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from pulmofuse.config import SplitConfig
 from pulmofuse.curation.split import assign_splits, split_hash
@@ -294,6 +295,28 @@ def test_every_patient_is_tested_in_one_fold_and_validated_in_one_at_most(folds:
             assert counts["train"] > 0
         tested += split.loc[split["split"] == "test", "patient_id"].unique().tolist()
     assert sorted(tested) == sorted(frame["patient_id"].unique())
+
+
+def test_folds_of_records_part_patients_and_groups_and_test_every_record_once() -> None:
+    rows = [(f"p{i}", "ct", "ab"[i % 3 == 0], "train") for i in range(30) for _ in range(4)]
+    frame, target = manifest(rows)
+    groups = frame["patient_id"].str[:2]
+    tested: list[str] = []
+    for fold in range(5):
+        config = SplitConfig(method="kfold", folds=5, fold=fold, val=0.1, unit="record")
+        split = assign_splits(frame, target, config, 3, groups)
+        counts = pd.crosstab(target, split["split"])
+        assert counts["test"].to_dict() == {"a": 16, "b": 8}
+        assert counts["val"].to_dict() == {"a": 8, "b": 4}
+        assert split.groupby("patient_id")["split"].nunique().max() > 1
+        tested += split.loc[split["split"] == "test", "record_id"].tolist()
+    assert sorted(tested) == sorted(frame["record_id"])
+
+
+@pytest.mark.parametrize("method", ["stratified", "time"])
+def test_only_folds_can_deal_records(method: str) -> None:
+    with pytest.raises(ValidationError, match="unit: record leaks on purpose"):
+        SplitConfig(method=method, unit="record")
 
 
 def test_folds_need_a_patient_of_each_class_each() -> None:

@@ -375,6 +375,7 @@ def test_one_modality_pairs_nothing(study_copy: Path) -> None:
     [
         ({"method": "stratified", "test": 0.3}, "otherwise 30% of the patients are for the test"),
         ({"method": "kfold", "folds": 4, "fold": 1}, "fold 1 of 4, counted from 0, is the test"),
+        ({"method": "kfold", "unit": "record"}, "Records are dealt, not patients: this leaks"),
         ({"method": "held_out", "held_out": ["north"]}, "everybody with a record of north"),
         ({"method": "time"}, "the newest 20% of the dated patients"),
     ],

@@ -64,6 +64,9 @@ class SplitConfig(Node):
     `stratified` keeps a published split and deals the others by `test` and `val`; `kfold` tests on
     fold `fold` of `folds`; `held_out` tests on the named sources or sites; `time` tests on the
     newest patients. The last three pass over published splits.
+
+    `unit: record` leaks, and is there to measure how much: `kfold` then deals records as if each
+    were a patient of its own, so the same person stands in training and in the test.
     """
 
     method: Literal["stratified", "kfold", "held_out", "time"] = "stratified"
@@ -71,6 +74,7 @@ class SplitConfig(Node):
     val: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
     folds: Annotated[int, Field(ge=2)] = 5
     fold: Annotated[int, Field(ge=0)] = 0
+    unit: Literal["patient", "record"] = "patient"
     held_out: tuple[Text, ...] = ()
 
     @model_validator(mode="after")
@@ -79,6 +83,8 @@ class SplitConfig(Node):
             raise ValueError(f"fold counts from 0 to {self.folds - 1}")
         if (self.method == "held_out") != bool(self.held_out):
             raise ValueError("held_out names sources or sites, and goes with method: held_out")
+        if self.unit == "record" and self.method != "kfold":
+            raise ValueError("unit: record leaks on purpose, and goes with method: kfold only")
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,8 @@ pass over published splits: folds (every patient is tested once), sources or sit
 work elsewhere?), and the newest patients (would it have worked tomorrow?).
 
 Who counts as one patient may be widened by *groups*: people who share a copy of a file or the
-slices of one volume (`copies.patient_groups`) stay on one side.
+slices of one volume (`copies.patient_groups`) stay on one side. Only folds with `unit: record` part
+them, as published folds "by image" do: to measure that leak, and for nothing else.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def assign_splits(
 
     "kfold": fold `fold` of `folds` is the test set; validation is `val` of all patients, taken from
     the next fold, so that no two runs share a test patient nor (up to val = 1 / folds) a
-    validation patient.
+    validation patient. With `unit` "record" every record is dealt as if it were a patient of its
+    own: THIS LEAKS, and the audit stops a study of it.
 
     "held_out": everybody with a record of the named sources or sites is tested; of the others
     val / (1 - test) is validation. A modality in which nothing is held out is dealt as if nothing
@@ -66,7 +68,8 @@ def assign_splits(
         target: class name per record, with the manifest's index.
         config: method and shares of the patients.
         seed: of the deal.
-        groups: who must stay together, with the manifest's index; None: the patients.
+        groups: who must stay together, with the manifest's index; None: the patients. Passed over
+            where `config.unit` is "record".
 
     Returns:
         A copy of the manifest with `split` filled in.
@@ -75,6 +78,8 @@ def assign_splits(
         StudyError: a record has no class, a class has too few patients in a modality, a held out
             name is not there, or no record of a modality has a date.
     """
+    if config.unit == "record":
+        groups = manifest["record_id"]
     table = _table(manifest, target.reindex(manifest.index), groups)
     cells = cells_of(table)
     if config.method == "stratified":

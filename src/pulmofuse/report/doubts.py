@@ -146,7 +146,10 @@ def _dealt(config: SplitConfig) -> str:
     match config.method:
         case "kfold":
             place = f"fold {config.fold} of {config.folds}, counted from 0,"
-            return f"Published splits are passed over; {place} is the test set."
+            leak = (
+                " Records are dealt, not patients: this leaks." if config.unit == "record" else ""
+            )
+            return f"Published splits are passed over; {place} is the test set.{leak}"
         case "held_out":
             held_out = ", ".join(config.held_out)
             return f"The test set is everybody with a record of {held_out}."

@@ -81,7 +81,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One line of a forest plot; `heading` starts a group."""
+    """One line of a forest plot; `heading` starts a group, `mark` is a value to compare with."""
 
     title: str
     key: str
@@ -89,6 +89,7 @@ class Estimate:
     low: float | None = None
     high: float | None = None
     heading: str = ""
+    mark: float | None = None
 
 
 @contextmanager
@@ -323,10 +324,15 @@ def training_figure(history: pd.DataFrame, key: str) -> Figure:
 
 
 @_styled
-def forest_figure(estimates: Sequence[Estimate], reference: float | None = None) -> Figure:
-    """Forest plot of AUC with intervals; `reference` is drawn as a line to compare against."""
+def forest_figure(
+    estimates: Sequence[Estimate],
+    reference: float | None = None,
+    axis: str = "AUC",
+    width: float = 5.1,
+) -> Figure:
+    """Forest plot with intervals; `reference` is a line to compare against, `width` in inches."""
     heads = sum(bool(e.heading) for e in estimates)
-    figure = Figure(figsize=(5.1, 0.9 + 0.29 * (len(estimates) + heads)), layout="constrained")
+    figure = Figure(figsize=(width, 0.9 + 0.29 * (len(estimates) + heads)), layout="constrained")
     ax = figure.add_subplot()
     if reference is not None:
         ax.axvline(reference, color="#aab2bd", linewidth=1, linestyle=(0, (2, 3)))
@@ -343,7 +349,7 @@ def forest_figure(estimates: Sequence[Estimate], reference: float | None = None)
     for label, (_, _, heading) in zip(ax.get_yticklabels(), names, strict=True):
         label.set(color=_INK, fontweight="bold" if heading else "normal")
     lows = [e.low if e.low is not None else e.value for e in estimates]
-    ax.set(ylim=(row - 0.4, -0.6), xlim=(min(0.45, min(lows) - 0.02), 1.005), xlabel="AUC")
+    ax.set(ylim=(row - 0.4, -0.6), xlim=(min(0.45, min(lows) - 0.02), 1.005), xlabel=axis)
     ax.xaxis.set_major_formatter(FormatStrFormatter("%.1f"))
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     ax.grid(visible=True, axis="x")
@@ -358,6 +364,8 @@ def _forest_row(ax: Axes, row: float, estimate: Estimate) -> None:
         ax.plot([estimate.low, estimate.high], [row, row], color=colour, linewidth=2)
     marker = "D" if estimate.key == "fusion" else "o"
     ax.plot(estimate.value, row, marker=marker, color=colour, markersize=6)
+    if estimate.mark is not None:
+        ax.plot(estimate.mark, row, marker="|", color=_INK, markersize=13, mew=2)
     ax.annotate(
         f"{number(estimate.value)} {interval(estimate.low, estimate.high)}".strip(),
         (1.0, row),
