@@ -208,7 +208,7 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
         config.seed,
         config.target.model_dump(mode="json"),
         config.of(modality).model_dump(mode="json"),
-        rows_hash(records, ["record_id", "split", "y_true", "sha256"]),
+        rows_hash(records, ["record_id", "split", "y_true", "sha256", "source", "site"]),
     ]
     trained: list[Unimodal] = []
 

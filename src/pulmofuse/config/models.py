@@ -38,7 +38,9 @@ class TrainingConfig(Node):
     """Optimisation of one model: AdamW, one cycle, two learning-rate groups.
 
     `mixup` and `cutmix` are the alpha of the Beta distribution that shares are drawn from; 0 is
-    off, and where both are on, each batch draws one of them.
+    off, and where both are on, each batch draws one of them. `adversarial` is the strength with
+    which features are trained not to tell the site (Ganin et al. 2016). `choose_epoch` names the
+    validation figure that the best epoch has the most of.
     """
 
     epochs: Count = 18
@@ -51,9 +53,11 @@ class TrainingConfig(Node):
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
     mixup: Annotated[float, Field(ge=0.0)] = 0.0
     cutmix: Annotated[float, Field(ge=0.0)] = 0.0
+    adversarial: Annotated[float, Field(ge=0.0)] = 0.0
     class_weights: bool = True
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.98
     patience: Count = 8
+    choose_epoch: Literal["auc", "auc_within_site"] = "auc"
     gradient_clip: Positive = 1.0
     precision: Literal["bf16", "fp32"] = "bf16"
 

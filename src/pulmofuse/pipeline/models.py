@@ -29,12 +29,14 @@ from pulmofuse.training import (
     FeatureSource,
     InstanceSource,
     Progress,
+    SiteAdversary,
     class_weights,
     fit,
     infer,
     is_finished,
     load_best,
     mean_per_record,
+    site_weights,
 )
 
 
@@ -71,6 +73,7 @@ def train_unimodal(
         seed=seed,
         folder=folder,
         augment=augmentation(part),
+        auxiliary=_auxiliary(model, part.training, train, len(classes)),
         progress=progress,
     )
     calibration = _calibrate(model, records[records["split"] == Split.VAL], instances, classes)
@@ -174,9 +177,30 @@ def codes(names: pd.Series, classes: Sequence[str]) -> np.ndarray:
     return pd.Categorical(names, categories=list(classes)).codes.astype(np.int64)
 
 
+def site_codes(records: pd.DataFrame) -> np.ndarray:
+    """Index of each record's site, or of its data set where no site is known, (n,) int64.
+
+    The indexes count the sites of these records in alphabetical order.
+    """
+    site = records["site"].where(records["site"].notna(), records["source"])
+    return pd.Categorical(site.astype(object)).codes.astype(np.int64)
+
+
 def _source(records: pd.DataFrame, instances: np.ndarray, classes: Sequence[str]) -> InstanceSource:
     rows, counts = instance_rows(records)
-    return InstanceSource(instances, rows, np.repeat(codes(records["y_true"], classes), counts))
+    y, site = codes(records["y_true"], classes), site_codes(records)
+    return InstanceSource(instances, rows, np.repeat(y, counts), site=np.repeat(site, counts))
+
+
+def _auxiliary(
+    model: Classifier, config: TrainingConfig, train: InstanceSource, n_classes: int
+) -> list[nn.Module]:
+    """Losses on the features that the configuration asks for."""
+    y, site = train.targets.y, train.targets.site
+    if not config.adversarial or site is None:
+        return []
+    weights = site_weights(y, site, n_classes)
+    return [SiteAdversary(model.feature_dim, weights, config.adversarial)]
 
 
 def _calibrate(
