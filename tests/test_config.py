@@ -101,6 +101,7 @@ class TestValue:
                 6,
                 "f_min_hz must not be below low_cut_hz",
             ),
+            ("fusion: {feature: {training: {adversarial: 1}}}", 6, "has no one site"),
             ("cough: {preprocessing: {win_length: 1024}}", 6, "win_length must not exceed n_fft"),
             ("cough: {preprocessing: {n_mfcc: 65}}", 6, "n_mfcc must not exceed n_mels"),
             ("cough: {preprocessing: {duration_s: 0.03}}", 6, "more samples than n_fft"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pulmofuse.config.base import Count, Node, Positive
 from pulmofuse.config.preprocessing import (
@@ -107,3 +107,11 @@ class FusionTraining(Node):
         ema_decay=0.9,
         precision="fp32",
     )
+
+    @model_validator(mode="after")
+    def _a_fused_patient_has_no_site(self) -> FusionTraining:
+        if self.training.adversarial or self.training.choose_epoch != "auc":
+            raise ValueError(
+                "a fused patient has no one site: adversarial is 0 and choose_epoch is auc"
+            )
+        return self

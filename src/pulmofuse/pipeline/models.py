@@ -62,8 +62,8 @@ def train_unimodal(
     torch.manual_seed(seed)
     model = build_model(modality, part, len(classes))
     instances = cohort.caches[modality].instances
-    train = _source(records[records["split"] == Split.TRAIN], instances, classes)
-    val = _source(records[records["split"] == Split.VAL], instances, classes)
+    train = _source(records, Split.TRAIN, instances, classes)
+    val = _source(records, Split.VAL, instances, classes)
     history = fit(
         model,
         train,
@@ -177,19 +177,25 @@ def codes(names: pd.Series, classes: Sequence[str]) -> np.ndarray:
     return pd.Categorical(names, categories=list(classes)).codes.astype(np.int64)
 
 
+def _source(
+    records: pd.DataFrame, split: Split, instances: np.ndarray, classes: Sequence[str]
+) -> InstanceSource:
+    """Instances of one split; sites are numbered over all splits alike."""
+    chosen = (records["split"] == split).to_numpy()
+    rows, counts = instance_rows(records[chosen])
+    return InstanceSource(
+        instances,
+        rows,
+        np.repeat(codes(records.loc[chosen, "y_true"], classes), counts),
+        site=np.repeat(site_codes(records)[chosen], counts),
+    )
+
+
 def site_codes(records: pd.DataFrame) -> np.ndarray:
-    """Index of each record's site, or of its data set where no site is known, (n,) int64.
-
-    The indexes count the sites of these records in alphabetical order.
-    """
-    site = records["site"].where(records["site"].notna(), records["source"])
-    return pd.Categorical(site.astype(object)).codes.astype(np.int64)
-
-
-def _source(records: pd.DataFrame, instances: np.ndarray, classes: Sequence[str]) -> InstanceSource:
-    rows, counts = instance_rows(records)
-    y, site = codes(records["y_true"], classes), site_codes(records)
-    return InstanceSource(instances, rows, np.repeat(y, counts), site=np.repeat(site, counts))
+    """(n,) int64: the site of each record; where it is not known, its data set counts as one."""
+    places = zip(records["source"], records["site"], strict=True)
+    names = pd.Series([s if pd.isna(site) else f"{s}/{site}" for s, site in places], dtype=object)
+    return pd.factorize(names, sort=True)[0].astype(np.int64)
 
 
 def _auxiliary(
