@@ -90,6 +90,18 @@ class TestValue:
             ("fusion: {dependence_weight: 1.01}", 6, "fusion.dependence_weight: "),
             ("evaluation: {threshold: 0.5}", 6, "'argmax' or 'youden' (given: 0.5)"),
             ("cough: {preprocessing: {f_max_hz: 9000}}", 6, "f_max_hz <= sample_rate_hz / 2"),
+            (
+                "cough: {preprocessing: {bandwidth_hz: 3400}}",
+                6,
+                "f_max_hz must not exceed bandwidth_hz",
+            ),
+            ("cough: {preprocessing: {bandwidth_hz: 9000}}", 6, "sample_rate_hz / 2"),
+            (
+                "cough: {preprocessing: {low_cut_hz: 300}}",
+                6,
+                "f_min_hz must not be below low_cut_hz",
+            ),
+            ("fusion: {feature: {training: {adversarial: 1}}}", 6, "has no one site"),
             ("cough: {preprocessing: {win_length: 1024}}", 6, "win_length must not exceed n_fft"),
             ("cough: {preprocessing: {n_mfcc: 65}}", 6, "n_mfcc must not exceed n_mels"),
             ("cough: {preprocessing: {duration_s: 0.03}}", 6, "more samples than n_fft"),

@@ -39,6 +39,38 @@ def weighted_auc(
     return divide((up * below).sum(axis=-1), pairs, empty=np.nan)
 
 
+def within_auc(
+    is_positive: ArrayLike, score: ArrayLike, strata: ArrayLike, weights: ArrayLike | None = None
+) -> FloatArray:
+    """P(positive scores higher) + P(tie) / 2 over all pairs of one stratum.
+
+    This is the mean of the strata's AUCs, weighted by their numbers of positive-negative pairs
+    (the stratified Mann-Whitney statistic of van Elteren 1960, with weights by pairs). What tells
+    the strata apart, and nothing else, has .5. Matching (`evaluation.matching`) compares
+    across strata too, only in equal numbers, and so still pays for telling them apart.
+
+    Args:
+        is_positive: (n,) bool.
+        score: (n,) float; higher means more positive.
+        strata: (n,) names of the strata.
+        weights: None, (n,) or (replicates, n) of a bootstrap, each >= 0.
+
+    Returns:
+        () or (replicates,), in [0, 1]; NaN where no stratum holds both classes.
+    """
+    positive, scores = np.asarray(is_positive, dtype=bool), np.asarray(score)
+    weight = np.ones(len(positive)) if weights is None else np.asarray(weights, dtype=np.float64)
+    names = np.asarray(strata)
+    won, pairs = np.zeros(weight.shape[:-1]), np.zeros(weight.shape[:-1])
+    for name in np.unique(names):
+        own = names == name
+        of_stratum = weight[..., own]
+        n_pairs = (of_stratum * positive[own]).sum(-1) * (of_stratum * ~positive[own]).sum(-1)
+        won += n_pairs * np.nan_to_num(weighted_auc(positive[own], scores[own], of_stratum))
+        pairs += n_pairs
+    return divide(won, pairs, empty=np.nan)
+
+
 def tie_groups(score: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Ascending order of scores (n,), and where in it each group of equal scores starts."""
     scores = np.asarray(score)

@@ -64,6 +64,8 @@ class TrainingConfig(Node):
     off, and where both are on, each batch draws one of them. `sampling` is explained in
     `training.sampling`; `trainable`, `unfreeze_epochs`, `frozen_stages` and `layer_decay` in
     `training.unfreezing`; `members` is the size of an ensemble of seeds.
+    `adversarial` is the strength with which features are trained not to tell the site (Ganin et
+    al. 2016). `choose_epoch` names the validation figure that the best epoch has the most of.
     """
 
     epochs: Count = 18
@@ -81,9 +83,11 @@ class TrainingConfig(Node):
     mixup: Annotated[float, Field(ge=0.0)] = 0.0
     cutmix: Annotated[float, Field(ge=0.0)] = 0.0
     sampling: Literal["shuffled", "balanced", "balanced_sites"] = "shuffled"
+    adversarial: Annotated[float, Field(ge=0.0)] = 0.0
     class_weights: bool = True
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.98
     patience: Count = 8
+    choose_epoch: Literal["auc", "auc_within_site"] = "auc"
     gradient_clip: Positive = 1.0
     precision: Literal["bf16", "fp32"] = "bf16"
     members: Count = 1
@@ -143,4 +147,8 @@ class FusionTraining(Node):
             raise ValueError("the fusion is one model: set members of the unimodal models instead")
         if self.training.sampling == "balanced_sites":
             raise ValueError("a fused patient has no one site: sampling is shuffled or balanced")
+        if self.training.adversarial or self.training.choose_epoch != "auc":
+            raise ValueError(
+                "a fused patient has no one site: adversarial is 0 and choose_epoch is auc"
+            )
         return self

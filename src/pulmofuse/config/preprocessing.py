@@ -31,13 +31,18 @@ class CoughPreprocessing(Node):
     """Cough recording to windows of mono sound, and the spectral front end of the models.
 
     A recording is trimmed of silence (`trim_db` below its peak) and cut into at most
-    `max_windows` windows of `duration_s`; the last one is padded with zeros.
+    `max_windows` windows of `duration_s`; the last one is padded with zeros. `low_cut_hz`,
+    `bandwidth_hz` and `noise_floor_db` bring recordings of different channels to one band and one
+    floor first (docs/decisions/0011-cough-channels.md).
     """
 
     sample_rate_hz: Annotated[int, Field(ge=4000, le=48000)] = 16000
     duration_s: Positive = 4.0
     max_windows: Count = 3
     trim_db: Positive = 40.0
+    bandwidth_hz: Positive | None = None
+    low_cut_hz: Annotated[float, Field(ge=0.0)] = 0.0
+    noise_floor_db: Positive | None = None
     n_fft: Count = 512
     win_length: Count = 400
     hop_length: Count = 160
@@ -50,6 +55,11 @@ class CoughPreprocessing(Node):
     def _band(self) -> CoughPreprocessing:
         if not self.f_min_hz < self.f_max_hz <= self.sample_rate_hz / 2:
             raise ValueError("need f_min_hz < f_max_hz <= sample_rate_hz / 2")
+        # A mel band that the filter has emptied would show nothing but the filter's own leakage.
+        if self.bandwidth_hz is not None and not self.f_max_hz <= self.bandwidth_hz:
+            raise ValueError("f_max_hz must not exceed bandwidth_hz: nothing is left above it")
+        if self.f_min_hz < self.low_cut_hz:
+            raise ValueError("f_min_hz must not be below low_cut_hz: nothing is left there")
         # The short-time Fourier transform mirrors half a frame at either end of the window.
         if self.duration_s * self.sample_rate_hz <= self.n_fft:
             raise ValueError("duration_s must hold more samples than n_fft")
@@ -57,6 +67,8 @@ class CoughPreprocessing(Node):
             raise ValueError("win_length must not exceed n_fft")
         if self.n_mfcc > self.n_mels:
             raise ValueError("n_mfcc must not exceed n_mels")
+        if self.bandwidth_hz is not None and self.bandwidth_hz > self.sample_rate_hz / 2:
+            raise ValueError("bandwidth_hz must not exceed sample_rate_hz / 2")
         return self
 
 

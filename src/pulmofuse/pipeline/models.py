@@ -29,12 +29,14 @@ from pulmofuse.training import (
     FeatureSource,
     InstanceSource,
     Progress,
+    SiteAdversary,
     class_weights,
     fit,
     infer,
     is_finished,
     load_best,
     mean_per_record,
+    site_weights,
 )
 
 #: Larger than the differences between the seeds of the models of one study.
@@ -80,6 +82,7 @@ def train_unimodal(
                 seed=_member_seed(seed, number),
                 folder=place,
                 augment=augmentation(part),
+                auxiliary=_auxiliary(member, part.training, train, len(classes)),
                 progress=_of_member(progress, number, len(members)),
             )
         )
@@ -230,6 +233,17 @@ def site_codes(records: pd.DataFrame) -> np.ndarray:
     places = zip(records["source"], records["site"], strict=True)
     names = pd.Series([s if pd.isna(site) else f"{s}/{site}" for s, site in places], dtype=object)
     return pd.factorize(names, sort=True)[0].astype(np.int64)
+
+
+def _auxiliary(
+    model: Classifier, config: TrainingConfig, train: InstanceSource, n_classes: int
+) -> list[nn.Module]:
+    """Losses on the features that the configuration asks for."""
+    y, site = train.targets.y, train.targets.site
+    if not config.adversarial or site is None:
+        return []
+    weights = site_weights(y, site, n_classes)
+    return [SiteAdversary(model.feature_dim, weights, config.adversarial)]
 
 
 def _calibrate(

@@ -35,18 +35,35 @@ def probe(
     Returns:
         Probabilities (n_test, classes) with the penalty that reaches the best AUC on validation.
     """
+    p = regression(features, y, splits[Split.TRAIN], splits[Split.VAL], positive)
+    return np.asarray(p[splits[Split.TEST]])
+
+
+def regression(
+    features: np.ndarray, y: np.ndarray, train: np.ndarray, val: np.ndarray, positive: int | None
+) -> FloatArray:
+    """Learn the classes from the training records, and predict all records.
+
+    Args:
+        features: (n, d).
+        y: (n,) class codes from 0; those of other records than `train` and `val` are not used.
+        train: (n,) bool, learned from; holds every class.
+        val: (n,) bool, where the penalty is chosen; holds every class.
+        positive: code of the positive class of two, or None for the macro mean.
+
+    Returns:
+        Probabilities (n, classes) with the penalty that reaches the best AUC on validation.
+    """
     from sklearn.linear_model import LogisticRegression
 
-    turned = _turned(features, splits[Split.TRAIN])
-    train, val, test = (turned[splits[s]] for s in (Split.TRAIN, Split.VAL, Split.TEST))
-    y_train, y_val = y[splits[Split.TRAIN]], y[splits[Split.VAL]]
+    turned = _turned(features, train)
     best, answer = -np.inf, np.empty(0)
     for penalty in _PENALTIES:
-        regression = LogisticRegression(C=penalty, max_iter=_ITERATIONS, class_weight="balanced")
-        regression.fit(train, y_train)
-        auc = float(roc_auc(y_val, regression.predict_proba(val), None, positive))
+        model = LogisticRegression(C=penalty, max_iter=_ITERATIONS, class_weight="balanced")
+        p = np.asarray(model.fit(turned[train], y[train]).predict_proba(turned))
+        auc = float(roc_auc(y[val], p[val], None, positive))
         if auc > best:
-            best, answer = auc, np.asarray(regression.predict_proba(test))
+            best, answer = auc, p
     return answer
 
 

@@ -11,6 +11,7 @@ import soxr
 from pulmofuse.config import CoughPreprocessing
 from pulmofuse.errors import UnreadableFile
 from pulmofuse.io import Sound
+from pulmofuse.preprocessing.channels import harmonise
 from pulmofuse.preprocessing.tensors import SOUND_SCALE
 
 FloatArray = npt.NDArray[np.float32]
@@ -27,8 +28,9 @@ _MIN_TAIL = 0.25
 def prepare_cough(sound: Sound, config: CoughPreprocessing, name: str) -> npt.NDArray[np.int16]:
     """A recording to int16 (n, samples), n <= max_windows, peak at full scale.
 
-    The loudest channel, offset removed, resampled (soxr HQ), trimmed of silence at both ends,
-    scaled to its peak, cut into windows.
+    The loudest channel, offset removed, resampled (soxr HQ), brought to the band and the noise
+    floor of the configuration, trimmed of silence at both ends, scaled to its peak, cut into
+    windows.
 
     Raises:
         UnreadableFile: it is silent.
@@ -38,7 +40,8 @@ def prepare_cough(sound: Sound, config: CoughPreprocessing, name: str) -> npt.ND
     mono = sound.loudest
     mono = (mono - mono.mean()).astype(np.float32)
     resampled = soxr.resample(mono, sound.sample_rate_hz, config.sample_rate_hz, quality="HQ")
-    trimmed = trim_silence(np.asarray(resampled, dtype=np.float32), config.trim_db)
+    harmonised = harmonise(np.asarray(resampled, dtype=np.float32), config)
+    trimmed = trim_silence(harmonised, config.trim_db)
     peak = float(np.abs(trimmed).max(initial=0.0))
     if peak <= 1.0 / SOUND_SCALE:
         raise UnreadableFile(

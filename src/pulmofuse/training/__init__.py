@@ -1,5 +1,6 @@
 """Training of every model, and prediction with what was trained."""
 
+from pulmofuse.training.adversarial import SiteAdversary, site_weights
 from pulmofuse.training.data import InstanceSource, Targets
 from pulmofuse.training.fit import Progress, fit, is_finished, load_best
 from pulmofuse.training.fusion import FeatureSource, patient_features
@@ -11,6 +12,7 @@ __all__ = [
     "FeatureSource",
     "InstanceSource",
     "Progress",
+    "SiteAdversary",
     "Targets",
     "check_stages",
     "class_weights",
@@ -20,4 +22,5 @@ __all__ = [
     "load_best",
     "mean_per_record",
     "patient_features",
+    "site_weights",
 ]

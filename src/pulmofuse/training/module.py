@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import multiclass_auroc
 
 from pulmofuse.config import TrainingConfig
+from pulmofuse.statistics import within_auc
 from pulmofuse.training.data import Batch, Targets
 from pulmofuse.training.mixing import Mixture, draw_mixture
 from pulmofuse.training.unfreezing import (
@@ -48,6 +49,17 @@ class Auxiliary(Protocol):
     def __call__(self, features: torch.Tensor, targets: Targets) -> torch.Tensor:
         """Features (batch, feature_dim) and what is known of them -> a scalar, weighted already."""
         ...
+
+
+@runtime_checkable
+class Ramped(Protocol):
+    """An auxiliary loss that changes in the course of the training.
+
+    Attributes:
+        progress: share of the training that is done, set before every step.
+    """
+
+    progress: float
 
 
 class TrainingModule(pl.LightningModule):
@@ -93,6 +105,7 @@ class TrainingModule(pl.LightningModule):
         self._freeze(config.epochs + config.unfreeze_epochs)
         self._val_logits: list[torch.Tensor] = []
         self._val_y: list[torch.Tensor] = []
+        self._val_site: list[torch.Tensor] = []
 
     def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
         """Loss of one augmented batch."""
@@ -100,6 +113,11 @@ class TrainingModule(pl.LightningModule):
         step = self.trainer.global_step * self.trainer.world_size + self.trainer.global_rank
         torch.manual_seed(_mix(self._seed, step))
         inputs, targets = batch
+        for extra in self.auxiliary:
+            if isinstance(extra, Ramped):
+                # From the step, not counted: a resumed run must not start the ramp anew.
+                steps = int(self.trainer.estimated_stepping_batches)
+                extra.progress = self.trainer.global_step / max(1, steps)
         mixture: Mixture | None = None
         with torch.no_grad():
             if self.augment is not None:
@@ -190,15 +208,20 @@ class TrainingModule(pl.LightningModule):
         inputs, targets = batch
         self._val_logits.append(self.average(*map(_channels_last, inputs)).float())
         self._val_y.append(targets.y)
+        if self._config.choose_epoch == "auc_within_site" and targets.site is not None:
+            self._val_site.append(targets.site)
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and macro one-vs-rest ROC-AUC over the whole validation set."""
         logits, y = torch.cat(self._val_logits), torch.cat(self._val_y)
         self._val_logits.clear()
         self._val_y.clear()
+        site = torch.cat(self._val_site) if self._val_site else None
+        self._val_site.clear()
+        auc = _validation_auc(logits, y) if site is None else _auc_within_site(logits, y, site)
         # Every process validates on all rows; the mean over them keeps their decisions the same.
         self.log("val_loss", self._loss(logits, y), sync_dist=True)
-        self.log("val_auc", _validation_auc(logits, y), sync_dist=True)
+        self.log("val_auc", auc, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """AdamW with the rates of `learning_groups`, each on one cycle."""
@@ -296,6 +319,17 @@ def _validation_auc(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return torch.tensor(0.5)
     per_class = multiclass_auroc(p, y, num_classes=p.shape[1], average="none", thresholds=None)
     return per_class[usable].mean()
+
+
+def _auc_within_site(logits: torch.Tensor, y: torch.Tensor, site: torch.Tensor) -> torch.Tensor:
+    """Macro one-vs-rest ROC-AUC over pairs of one known site; .5 where there are none."""
+    known = (site >= 0).numpy(force=True)
+    p = logits.softmax(dim=1).double().numpy(force=True)[known]
+    labels, sites = y.numpy(force=True)[known], site.numpy(force=True)[known]
+    aucs = [float(within_auc(labels == c, p[:, c], sites)) for c in range(p.shape[1])]
+    defined = [auc for auc in aucs if math.isfinite(auc)]
+    # In float32 as the other figure: checkpoints keep its type.
+    return torch.tensor(sum(defined) / len(defined) if defined else 0.5)
 
 
 def _channels_last(value: object) -> object:
