@@ -52,7 +52,7 @@ def setting(low: int, high: int | None, floor: int | None) -> CoughPreprocessing
 
 
 def spectrum(windows: NDArray[np.int16]) -> FloatArray:
-    """Mean power in `BANDS` bands, dB below the loudest, of a recording's windows without padding."""
+    """Mean power in `BANDS` bands, dB below the loudest, of windows without padding."""
     blocks = []
     for window in windows:
         sound = np.trim_zeros(window, "b").astype(np.float64)

@@ -31,7 +31,7 @@ def join_levels(maps: Sequence[Tensor]) -> Tensor:
         means and its mean squares. Sides that do not divide share a row or column between means.
     """
     last = maps[-1].float()
-    size = last.shape[2:]
+    size = (last.shape[2], last.shape[3])
     parts = [last]
     for level in maps[:-1]:
         values = level.float()
@@ -50,7 +50,7 @@ def pool_levels(joined: Tensor, channels: Sequence[int]) -> Tensor:
         (n, as many) float32.
     """
     widths = [channels[-1], *(width for c in channels[:-1] for width in (c, c))]
-    last, *finer = joined.float().mean(dim=(2, 3)).split(widths, dim=1)
+    last, *finer = torch.split(joined.float().mean(dim=(2, 3)), widths, dim=1)
     parts = [last]
     for mean, square in zip(finer[::2], finer[1::2], strict=True):
         parts += [mean, (square - mean.square()).clamp_min(_SMALLEST_VARIANCE).sqrt()]
