@@ -187,7 +187,10 @@ def build_audio_model(config: CoughConfig, n_classes: int) -> Classifier:
         ConfigError: no such backbone.
         WeightsError: the starting weights are missing, damaged or do not fit.
     """
-    return ARCHITECTURES[config.model.architecture](config, n_classes)
+    model = ARCHITECTURES[config.model.architecture](config, n_classes)
+    if config.model.aggregation == "attention":
+        model.attend_to_instances(config.model.attention_hidden)
+    return model
 
 
 def _build_spectrogram_cnn(config: CoughConfig, n_classes: int) -> Classifier:

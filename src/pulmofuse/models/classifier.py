@@ -1,14 +1,20 @@
 """A model is a backbone and a head: the interface that every unimodal model shares.
 
 The three steps have names of their own because others need them: Grad-CAM the feature map, the
-feature-level fusion the pooled features, a prediction all of them.
+feature-level fusion the pooled features, a prediction all of them. Where `counts` are given, the
+rows are the instances of records, and features and logits are those of the records.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from pulmofuse.models.backbones import Backbone
+from pulmofuse.models.bags import GatedAttention, Gathered
+
+#: Images that are looked at together where no gradient is wanted: validation has large batches.
+_NO_GRAD_IMAGES = 64
 
 
 class Classifier(nn.Module):
@@ -18,12 +24,30 @@ class Classifier(nn.Module):
         feature_dim: length of the pooled features.
         n_classes: number of outputs.
         dropout: rate on the pooled features.
+
+    Attributes:
+        depth: slices of the volumes that it reads; None where it reads instances one by one.
+        instance_attention: what joins the instances of a record; None where their probabilities
+            (and features) are averaged.
     """
+
+    depth: int | None = None
+    instance_attention: GatedAttention | None
 
     def __init__(self, feature_dim: int, n_classes: int, dropout: float) -> None:
         super().__init__()
         self.feature_dim = feature_dim
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(feature_dim, n_classes))
+        self.instance_attention = None
+
+    def attend_to_instances(self, hidden: int) -> None:
+        """Join the instances of a record by attention of this width, from now on."""
+        self.instance_attention = GatedAttention(self.feature_dim, hidden)
+
+    @property
+    def attends(self) -> bool:
+        """Whether `gather` joins the instances of a record."""
+        return self.instance_attention is not None
 
     def feature_map(self, x: Tensor) -> Tensor:
         """What the backbone sees: (n, channels, h, w), or (n, channels, 1, steps) if recurrent.
@@ -37,22 +61,43 @@ class Classifier(nn.Module):
         """(n, channels, h, w) -> (n, feature_dim): the mean over all places, in float32."""
         return feature_map.float().mean(dim=(2, 3))
 
-    def features(self, x: Tensor) -> Tensor:
-        """(n, ...) as `feature_map` takes it -> (n, feature_dim)."""
-        return self.pool(self.feature_map(x))
+    def features(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
+        """(n, ...) as `feature_map` takes it -> (n, feature_dim).
+
+        Args:
+            x: instances; those of one record lie next to each other.
+            counts: (records,) how many instances each record has; only for a model that attends.
+
+        Returns:
+            (records, feature_dim) where `counts` are given.
+        """
+        if torch.is_grad_enabled():
+            features = self.pool(self.feature_map(x))
+        else:
+            parts = torch.split(x, max(1, _NO_GRAD_IMAGES // (self.depth or 1)))
+            features = torch.cat([self.pool(self.feature_map(part)) for part in parts])
+        return features if counts is None else self.gather(features, counts).features
+
+    def gather(self, features: Tensor, counts: Tensor) -> Gathered:
+        """Join instances (n, feature_dim) into records; only for a model that attends."""
+        if self.instance_attention is None:
+            raise TypeError("this model averages over instances; it does not attend to them")
+        gathered: Gathered = self.instance_attention(features, counts)
+        return gathered
 
     def classify(self, features: Tensor) -> Tensor:
         """(n, feature_dim) -> logits (n, classes)."""
         logits: Tensor = self.head(features)
         return logits
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, ...) as `feature_map` takes it -> logits (n, classes)."""
-        return self.classify(self.features(x))
+    def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
+        """As `features` takes it -> logits (n, classes), or (records, classes)."""
+        return self.classify(self.features(x, counts))
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Parameters of the backbone and of the head, for two learning rates."""
-        head = list(self.head.parameters())
+        new = (self.head, *([self.instance_attention] if self.instance_attention else []))
+        head = [p for module in new for p in module.parameters()]
         in_head = {id(p) for p in head}
         return [p for p in self.parameters() if id(p) not in in_head], head
 
