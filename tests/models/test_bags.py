@@ -101,7 +101,7 @@ def test_scores_stay_in_single_precision_under_autocast() -> None:
 
 
 def ct() -> Classifier:
-    model = CtModelConfig(backbone="resnet18", weights="none", aggregation="attention")
+    model = CtModelConfig(weights="none", aggregation="attention")
     return build_ct_model(CtConfig(model=model), 3)
 
 
@@ -137,7 +137,7 @@ def test_the_attention_is_trained_as_a_head(build: Callable[[], Classifier]) -> 
 
 
 def test_a_model_that_averages_has_no_attention_to_ask() -> None:
-    model = build_ct_model(CtConfig(model=CtModelConfig(backbone="resnet18", weights="none")), 2)
+    model = build_ct_model(CtConfig(model=CtModelConfig(weights="none")), 2)
     assert not any("instance_attention" in name for name in model.state_dict())
     with pytest.raises(TypeError, match="averages"):
         model.features(torch.rand(2, 1, 32, 32), torch.tensor([2]))
