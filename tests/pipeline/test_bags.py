@@ -67,8 +67,11 @@ def _bags(source: InstanceSource | BagSource) -> list[tuple[int, int]]:
 def test_records_of_one_patient_and_class_are_one_bag(
     records: pd.DataFrame, instances: np.ndarray
 ) -> None:
-    source = record_source(Corners(), records, instances, Y, patient_limit=16)
+    site = np.array([3, 4, 3, 4, 5, 6])
+    source = record_source(Corners(), records, instances, Y, patient_limit=16, site=site)
     assert _bags(source) == [(3, 0), (7, 1), (5, 1), (2, 0)]
+    assert source.targets.site is not None
+    assert source.targets.site.tolist() == [3, 4, 5, 6]
     (x, _), _ = source[[0]]
     expected = instances[[0, 1, 6]]
     assert torch.equal(x, torch.from_numpy(expected)[:, None] / 255)

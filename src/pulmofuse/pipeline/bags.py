@@ -20,6 +20,7 @@ def record_source(
     instances: np.ndarray,
     y: np.ndarray,
     patient_limit: int | None = None,
+    site: np.ndarray | None = None,
 ) -> InstanceSource | BagSource:
     """Rows to train or validate a model on, as it reads records.
 
@@ -31,19 +32,23 @@ def record_source(
         patient_limit: for a model that attends: put records of one patient and class into one
             bag, of at most so many instances; more of them make further bags, and a record is
             never divided. None makes each record a bag.
+        site: (records,) as in `Targets`; of a bag it is that of its first record.
     """
     if model.attends and patient_limit is not None:
         bags = _patient_bags(records, y, patient_limit)
         rows, counts = instance_rows(records.iloc[np.concatenate(bags)])
         starts = np.cumsum([0, *map(len, bags)])[:-1]
+        counts = np.add.reduceat(counts, starts)
         first = [bag[0] for bag in bags]
-        return BagSource(instances, rows, np.add.reduceat(counts, starts), y[first])
+        y, site = y[first], None if site is None else site[first]
+        return BagSource(instances, rows, counts, y, site=site)
     rows, counts = instance_rows(records)
     if model.depth is not None:
-        return VolumeSource(instances, rows, counts, y, depth=model.depth)
+        return VolumeSource(instances, rows, counts, y, site=site, depth=model.depth)
     if model.attends:
-        return BagSource(instances, rows, counts, y)
-    return InstanceSource(instances, rows, np.repeat(y, counts))
+        return BagSource(instances, rows, counts, y, site=site)
+    each = None if site is None else np.repeat(site, counts)
+    return InstanceSource(instances, rows, np.repeat(y, counts), site=each)
 
 
 def bag_training(config: TrainingConfig, source: InstanceSource | BagSource) -> TrainingConfig:

@@ -83,9 +83,9 @@ class PatientScores:
     """Probabilities and features of patients per modality, from those of the patient's records.
 
     They are the mean over the records, or of a model with attention the mean of log-probabilities
-    and features under the records' attention. With its linear head this equals attention over all
-    instances of the patient in one bag; with a head that is not linear (an ensemble) features
-    still do, and probabilities are then a weighted geometric mean.
+    and features under the records' attention. With one attention and a linear head this equals
+    attention over all instances of the patient in one bag; where a model is neither (an ensemble),
+    it is a weighted geometric mean near that.
 
     Args:
         patients: table of `fusion_patients`.
