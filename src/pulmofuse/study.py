@@ -51,6 +51,7 @@ from pulmofuse.pipeline import (
     fit_feature_fusion,
     fusion_patients,
     locked,
+    member_folders,
     operating_points,
     prepare_cohort,
     record_predictions,
@@ -208,7 +209,7 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
         config.seed,
         config.target.model_dump(mode="json"),
         config.of(modality).model_dump(mode="json"),
-        rows_hash(records, ["record_id", "split", "y_true", "sha256"]),
+        rows_hash(records, ["record_id", "split", "y_true", "sha256", "source", "site"]),
     ]
     trained: list[Unimodal] = []
 
@@ -218,7 +219,8 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
         return note
 
     title = f"Train the {modality.value} model"
-    outputs = [folder / "best.safetensors", folder / "history.csv"]
+    places = member_folders(folder, config.of(modality).training.members)
+    outputs = [place / name for place in places for name in ("best.safetensors", "history.csv")]
     key = run.steps.run(f"train-{modality.value}", title, inputs, outputs, work, workspace=folder)
     if not trained:
         # Done before: `fit` finds the finished checkpoint and only loads it.

@@ -66,6 +66,51 @@ def test_feature_map_has_the_promised_shape(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", BACKBONES)
+def test_any_input_from_32_pixels_on_can_be_trained_and_seen(name: str) -> None:
+    backbone = build_backbone(name, "none")
+    for height, width in ((32, 32), (33, 47)):
+        trained: Tensor = backbone.train()(torch.rand(2, 1, height, width))
+        trained.mean().backward()
+        seen = run(backbone, torch.rand(2, 1, height, width))
+        assert min(seen.shape[2:]) >= 1
+        assert torch.isfinite(seen).all()
+        assert torch.isfinite(trained).all()
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_stages_hold_every_parameter_once_and_follow_each_other(name: str) -> None:
+    backbone = build_backbone(name, "none")
+    held = [p for stage in backbone.stages() for module in stage for p in module.parameters()]
+    assert sorted(map(id, held)) == sorted(map(id, backbone.parameters()))
+    reached: list[int] = []
+    for i, stage in enumerate(backbone.stages()):
+        stage[0].register_forward_hook(lambda *_, i=i: reached.append(i))
+    run(backbone, torch.rand(1, 1, 32, 32))
+    assert reached == list(range(len(backbone.stages())))
+
+
+@pytest.mark.parametrize("channels", [2, 3, 5])
+@pytest.mark.parametrize("stored", [1, 3])
+def test_weights_fit_any_number_of_channels(stored: int, channels: int, tmp_path: Path) -> None:
+    original = build_backbone("resnet18", "none", stored)
+    torch.save(original.body.state_dict(), tmp_path / "stored.pth")
+    loaded = build_backbone("resnet18", str(tmp_path / "stored.pth"), channels)
+    x = pattern()[..., :64, :64]
+    # A grey image in any number of equal channels is the same image.
+    expected = run(original, x.expand(-1, stored, -1, -1))
+    found = run(loaded, x.expand(-1, channels, -1, -1))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    if stored == channels:
+        assert torch.equal(loaded.body.conv1.weight, original.body.conv1.weight)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "densenet121", "efficientnet_b0"])
+def test_every_family_takes_colours(name: str) -> None:
+    backbone = build_backbone(name, "none", in_channels=3)
+    assert run(backbone, torch.rand(1, 3, 32, 32)).shape[1] == backbone.out_channels
+
+
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18"])
 def test_a_seed_decides_initial_weights_and_training_noise(name: str) -> None:
     outputs = []

@@ -17,7 +17,13 @@ from pulmofuse.config import (
     CtConfig,
     CtModelConfig,
 )
-from pulmofuse.models import Classifier, GatedAttention, build_audio_model, build_ct_model
+from pulmofuse.models import (
+    Classifier,
+    Ensemble,
+    GatedAttention,
+    build_audio_model,
+    build_ct_model,
+)
 
 COUNTS = [3, 1, 7, 2]
 
@@ -130,10 +136,25 @@ def test_a_bag_of_one_is_the_instance(build: Callable[[], Classifier]) -> None:
 @pytest.mark.parametrize("build", [ct, cough])
 def test_the_attention_is_trained_as_a_head(build: Callable[[], Classifier]) -> None:
     model = build()
-    backbone, head = model.parameter_groups()
-    assert sorted(map(id, backbone + head)) == sorted(map(id, model.parameters()))
     assert model.instance_attention is not None
-    assert {id(p) for p in model.instance_attention.parameters()} <= set(map(id, head))
+    *below, head = model.stages()
+    assert set(head) == {model.head, model.instance_attention}
+    assert model.instance_attention not in [module for stage in below for module in stage]
+
+
+@torch.no_grad()
+def test_each_member_of_an_ensemble_attends_by_itself() -> None:
+    torch.manual_seed(0)
+    members = [cough(), cough()]
+    for member in members:
+        assert member.instance_attention is not None
+        torch.nn.init.normal_(member.instance_attention.score.weight, std=5.0)
+    model, x, counts = Ensemble(members).eval(), inputs(cough), torch.tensor([4, 2])
+    expected = torch.stack([member(x, counts).softmax(dim=1) for member in members]).mean(dim=0)
+    torch.testing.assert_close(model(x, counts).softmax(dim=1), expected)
+    weights = model.gather(model.features(x), counts).weights
+    assert model.attends
+    assert [float(part.sum()) for part in weights.split([4, 2])] == pytest.approx([1.0, 1.0])
 
 
 def test_a_model_that_averages_has_no_attention_to_ask() -> None:

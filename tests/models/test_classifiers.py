@@ -94,11 +94,12 @@ def test_the_steps_fit_together(name: str) -> None:
 
 
 @every_model
-def test_parameter_groups_hold_every_parameter_once(name: str) -> None:
+def test_stages_hold_every_parameter_once_and_the_head_is_last(name: str) -> None:
     model = build(name)
-    backbone, head = model.parameter_groups()
-    assert sorted(map(id, backbone + head)) == sorted(map(id, model.parameters()))
-    assert sum(p.numel() for p in head) == 3 * model.feature_dim + 3
+    stages = [[p for m in stage for p in m.parameters()] for stage in model.stages()]
+    assert sorted(id(p) for s in stages for p in s) == sorted(map(id, model.parameters()))
+    assert all(stages)
+    assert sum(p.numel() for p in stages[-1]) == 3 * model.feature_dim + 3
 
 
 @every_model

@@ -121,6 +121,6 @@ def test_modality_dropout_acts_in_training_only(model: GatedAttentionFusion) -> 
     assert torch.equal(model(features, present), plain)
 
 
-def test_parameter_groups_hold_every_parameter_once(model: GatedAttentionFusion) -> None:
-    first, second = model.parameter_groups()
-    assert sorted(map(id, first + second)) == sorted(map(id, model.parameters()))
+def test_stages_hold_every_parameter_once(model: GatedAttentionFusion) -> None:
+    held = [p for stage in model.stages() for module in stage for p in module.parameters()]
+    assert sorted(map(id, held)) == sorted(map(id, model.parameters()))

@@ -31,8 +31,8 @@ class TinyNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.dropout(self.stem(x).mean(dim=(2, 3))))
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        return list(self.stem.parameters()), list(self.head.parameters())
+    def stages(self) -> list[list[nn.Module]]:
+        return [[self.stem], [self.head]]
 
 
 class Killed(BaseException):

@@ -59,8 +59,8 @@ def test_with_both_on_either_is_drawn() -> None:
 
 def test_the_loss_of_a_mixture_is_that_of_both_labels_by_their_shares() -> None:
     class Linear(torch.nn.Linear):
-        def parameter_groups(self) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
-            return [], list(self.parameters())
+        def stages(self) -> list[list[torch.nn.Module]]:
+            return [[self]]
 
     config = TrainingConfig(mixup=1.0, label_smoothing=0.0)
     module = TrainingModule(Linear(5, 3), config, torch.ones(3), seed=1)

@@ -15,6 +15,7 @@ from pulmofuse.config.models import (
     CxrConfig,
     FusionTraining,
     ImageModelConfig,
+    TestTimeViews,
     TrainingConfig,
 )
 from pulmofuse.config.preprocessing import (
@@ -54,6 +55,7 @@ __all__ = [
     "SplitConfig",
     "StudyConfig",
     "Target",
+    "TestTimeViews",
     "TrainingConfig",
     "dump_config",
     "load_config",

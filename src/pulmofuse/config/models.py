@@ -16,6 +16,25 @@ from pulmofuse.config.preprocessing import (
 )
 
 
+class TestTimeViews(Node):
+    """Views of an image whose features are averaged wherever a trained model is used.
+
+    The views are every zoom, each mirrored too if `flip_horizontal`. A zoom above 1 shows the
+    middle of the image larger, one below 1 shows it smaller with its edge repeated around it.
+    """
+
+    __test__ = False  # the name begins as pytest's classes do
+
+    flip_horizontal: bool = False
+    zooms: tuple[Annotated[float, Field(ge=0.5, le=2.0)], ...] = (1.0,)
+
+    @model_validator(mode="after")
+    def _plain_view_is_there(self) -> TestTimeViews:
+        if 1.0 not in self.zooms or len(set(self.zooms)) != len(self.zooms):
+            raise ValueError("zooms must hold 1.0, the plain view, and none of them twice")
+        return self
+
+
 class ImageModelConfig(Node):
     """A backbone and a head. `weights`: "imagenet", "none", a file or a URL."""
 
@@ -45,10 +64,12 @@ class CoughModelConfig(Node):
 
 
 class TrainingConfig(Node):
-    """Optimisation of one model: AdamW, one cycle, two learning-rate groups.
+    """Optimisation of one model: AdamW, one cycle, learning rates by stage.
 
     `mixup` and `cutmix` are the alpha of the Beta distribution that shares are drawn from; 0 is
-    off, and where both are on, each batch draws one of them.
+    off, and where both are on, each batch draws one of them. `sampling` is explained in
+    `training.sampling`; `trainable`, `unfreeze_epochs`, `frozen_stages` and `layer_decay` in
+    `training.unfreezing`; `members` is the size of an ensemble of seeds.
     """
 
     epochs: Count = 18
@@ -56,16 +77,22 @@ class TrainingConfig(Node):
     accumulate: Count = 1
     lr_backbone: Positive = 4e-4
     lr_head: Positive = 2e-3
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    trainable: Literal["all", "head", "gradual"] = "all"
+    unfreeze_epochs: Count = 5
+    frozen_stages: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.02
     warmup: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
     mixup: Annotated[float, Field(ge=0.0)] = 0.0
     cutmix: Annotated[float, Field(ge=0.0)] = 0.0
+    sampling: Literal["shuffled", "balanced", "balanced_sites"] = "shuffled"
     class_weights: bool = True
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.98
     patience: Count = 8
     gradient_clip: Positive = 1.0
     precision: Literal["bf16", "fp32"] = "bf16"
+    members: Count = 1
 
 
 class CtConfig(Node):
@@ -75,6 +102,7 @@ class CtConfig(Node):
     # A mirrored CT slice is still an axial slice of a chest; a mirrored X-ray is dextrocardia.
     augmentation: ImageAugmentation = ImageAugmentation(flip_horizontal=True)
     model: CtModelConfig = CtModelConfig()
+    tta: TestTimeViews = TestTimeViews()
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
@@ -89,6 +117,7 @@ class CxrConfig(Node):
     preprocessing: CxrPreprocessing = CxrPreprocessing()
     augmentation: ImageAugmentation = ImageAugmentation()
     model: ImageModelConfig = ImageModelConfig()
+    tta: TestTimeViews = TestTimeViews()
     training: TrainingConfig = TrainingConfig()
 
 
@@ -132,3 +161,11 @@ class FusionTraining(Node):
         ema_decay=0.9,
         precision="fp32",
     )
+
+    @model_validator(mode="after")
+    def _what_a_fusion_can_do(self) -> FusionTraining:
+        if self.training.members != 1:
+            raise ValueError("the fusion is one model: set members of the unimodal models instead")
+        if self.training.sampling == "balanced_sites":
+            raise ValueError("a fused patient has no one site: sampling is shuffled or balanced")
+        return self

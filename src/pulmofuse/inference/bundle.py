@@ -29,6 +29,7 @@ from pulmofuse.files import atomic_path, write_json
 from pulmofuse.fusion import fuse
 from pulmofuse.models import (
     Classifier,
+    Ensemble,
     GatedAttentionFusion,
     build_audio_model,
     build_ct_model,
@@ -36,6 +37,7 @@ from pulmofuse.models import (
 )
 from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
 from pulmofuse.schema import Modality
+from pulmofuse.training import check_stages
 
 FORMAT_VERSION = 2
 
@@ -133,7 +135,23 @@ class Bundle:
 def build_model(
     modality: Modality, config: CtConfig | CxrConfig | CoughConfig, n_classes: int
 ) -> Classifier:
-    """The untrained model of a modality, started from the weights that the configuration names."""
+    """The untrained model of a modality, started from the weights that the configuration names.
+
+    It is an `Ensemble` where the configuration wants more than one member.
+
+    Raises:
+        ConfigError: no such backbone, or it has fewer stages than shall be frozen.
+        WeightsError: the starting weights are missing, damaged or do not fit.
+    """
+    size = config.training.members
+    members = [_build_member(modality, config, n_classes) for _ in range(size)]
+    check_stages(members[0], config.training)
+    return members[0] if size == 1 else Ensemble(members)
+
+
+def _build_member(
+    modality: Modality, config: CtConfig | CxrConfig | CoughConfig, n_classes: int
+) -> Classifier:
     if isinstance(config, CtConfig):
         return build_ct_model(config, n_classes)
     if isinstance(config, CxrConfig):

@@ -6,6 +6,7 @@ from pulmofuse.models.bags import GatedAttention, Gathered
 from pulmofuse.models.classifier import Classifier, ImageClassifier
 from pulmofuse.models.ct_model import build_ct_model
 from pulmofuse.models.cxr_model import build_cxr_model
+from pulmofuse.models.ensemble import Ensemble
 from pulmofuse.models.frozen import frozen
 from pulmofuse.models.fusion_model import GatedAttentionFusion
 from pulmofuse.models.volume import VolumeClassifier
@@ -16,6 +17,7 @@ __all__ = [
     "Backbone",
     "BackboneEntry",
     "Classifier",
+    "Ensemble",
     "GatedAttention",
     "GatedAttentionFusion",
     "Gathered",

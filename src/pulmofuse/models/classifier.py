@@ -7,11 +7,15 @@ rows are the instances of records, and features and logits are those of the reco
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
+from pulmofuse.config import TestTimeViews
 from pulmofuse.models.backbones import Backbone
 from pulmofuse.models.bags import GatedAttention, Gathered
+from pulmofuse.models.views import views_of
 
 #: Images that are looked at together where no gradient is wanted: validation has large batches.
 _NO_GRAD_IMAGES = 64
@@ -61,8 +65,16 @@ class Classifier(nn.Module):
         """(n, channels, h, w) -> (n, feature_dim): the mean over all places, in float32."""
         return feature_map.float().mean(dim=(2, 3))
 
+    def views(self, x: Tensor) -> Iterator[Tensor]:
+        """What `features` averages over: the batch as it is, and in some models more.
+
+        Args:
+            x: (n, ...) as `feature_map` takes it; so is every view.
+        """
+        yield x
+
     def features(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
-        """(n, ...) as `feature_map` takes it -> (n, feature_dim).
+        """(n, ...) as `feature_map` takes it -> (n, feature_dim), the mean over the views.
 
         Args:
             x: instances; those of one record lie next to each other.
@@ -72,11 +84,15 @@ class Classifier(nn.Module):
             (records, feature_dim) where `counts` are given.
         """
         if torch.is_grad_enabled():
-            features = self.pool(self.feature_map(x))
+            features = self._pooled(x)
         else:
             parts = torch.split(x, max(1, _NO_GRAD_IMAGES // (self.depth or 1)))
-            features = torch.cat([self.pool(self.feature_map(part)) for part in parts])
+            features = torch.cat([self._pooled(part) for part in parts])
         return features if counts is None else self.gather(features, counts).features
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        pooled = [self.pool(self.feature_map(view)) for view in self.views(x)]
+        return sum(pooled[1:], pooled[0]) / len(pooled) if len(pooled) > 1 else pooled[0]
 
     def gather(self, features: Tensor, counts: Tensor) -> Gathered:
         """Join instances (n, feature_dim) into records; only for a model that attends."""
@@ -94,26 +110,53 @@ class Classifier(nn.Module):
         """As `features` takes it -> logits (n, classes), or (records, classes)."""
         return self.classify(self.features(x, counts))
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Parameters of the backbone and of the head, for two learning rates."""
-        new = (self.head, *([self.instance_attention] if self.instance_attention else []))
-        head = [p for module in new for p in module.parameters()]
-        in_head = {id(p) for p in head}
-        return [p for p in self.parameters() if id(p) not in in_head], head
+    def stages(self) -> list[list[nn.Module]]:
+        """Parts from the input to the output, for `training.unfreezing`: the last is the head."""
+        heads = self.heads()
+        return [[module for module in self.children() if module not in heads], heads]
+
+    def heads(self) -> list[nn.Module]:
+        """The head, and the attention to instances where there is one: never pre-trained."""
+        return (
+            [self.head] if self.instance_attention is None else [self.head, self.instance_attention]
+        )
 
 
 class ImageClassifier(Classifier):
     """An image backbone, a global mean and a linear head.
 
+    In evaluation mode the pooled features are the mean over test-time views; since the head is
+    linear, so are the logits. `feature_map`, and with it Grad-CAM, is that of the plain view.
+
     Args:
         backbone: (n, 1, h, w) in [0, 1] -> (n, out_channels, h', w').
         n_classes: number of outputs.
         dropout: rate on the pooled features.
+        tta: the views; none but the image itself by default.
     """
 
-    def __init__(self, backbone: Backbone, n_classes: int, dropout: float) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        n_classes: int,
+        dropout: float,
+        tta: TestTimeViews | None = None,
+    ) -> None:
         super().__init__(backbone.out_channels, n_classes, dropout)
         self.backbone = backbone
+        self._tta = tta or TestTimeViews()
+
+    def views(self, x: Tensor) -> Iterator[Tensor]:
+        """(n, 1, h, w): the batch itself, and in evaluation mode its test-time views."""
+        if self.training:
+            yield x
+        else:
+            yield from views_of(x, self._tta)
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The stages of the backbone, then all that stands behind it."""
+        behind = [module for name, module in self.named_children() if name != "backbone"]
+        return [*self.backbone.stages(), behind]
 
     def feature_map(self, x: Tensor) -> Tensor:
         """(n, 1, h, w) in [0, 1] -> (n, channels, h', w')."""

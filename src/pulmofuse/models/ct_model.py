@@ -23,7 +23,7 @@ def build_ct_model(config: CtConfig, n_classes: int) -> Classifier:
     if settings.aggregation == "volume":
         return VolumeClassifier(settings.depth, n_classes, settings.dropout)
     backbone = build_backbone(settings.backbone, settings.weights)
-    model = ImageClassifier(backbone, n_classes, settings.dropout)
+    model = ImageClassifier(backbone, n_classes, settings.dropout, config.tta)
     if settings.aggregation == "attention":
         model.attend_to_instances(settings.attention_hidden)
     return model

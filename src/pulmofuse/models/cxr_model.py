@@ -15,4 +15,4 @@ def build_cxr_model(config: CxrConfig, n_classes: int) -> Classifier:
         WeightsError: the starting weights are missing, damaged or do not fit.
     """
     backbone = build_backbone(config.model.backbone, config.model.weights)
-    return ImageClassifier(backbone, n_classes, config.model.dropout)
+    return ImageClassifier(backbone, n_classes, config.model.dropout, config.tta)

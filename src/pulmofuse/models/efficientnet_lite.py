@@ -156,6 +156,18 @@ def released_key(key: str) -> str | None:
     return f"{prefix}{names[part]}.{rest}" if part in names else key
 
 
+def stage_names(width: float, depth: float) -> tuple[tuple[str, ...], ...]:
+    """Names of the modules of each stage: the stem, the blocks of each row of `_STAGES`, the head.
+
+    Args:
+        width: as in `EfficientNetLite`.
+        depth: as there.
+    """
+    rows = [stage for _, _, stage, _ in _plan(width, depth)]
+    blocks = (tuple(f"blocks.{i}" for i, s in enumerate(rows) if s is stage) for stage in _STAGES)
+    return (("stem",), *blocks, ("head",))
+
+
 def _plan(width: float, depth: float) -> Iterator[tuple[int, int, _Stage, int]]:
     """(channels in, channels out, stage, stride) of every block."""
     before = _STEM_CHANNELS

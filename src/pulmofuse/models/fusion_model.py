@@ -71,11 +71,9 @@ class GatedAttentionFusion(nn.Module):
         """
         return self._attention(self._project(features, present), present)
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Parameters of the projections and of all behind them, for two learning rates."""
-        projections = list(self.projections.parameters())
-        rest = (self.value, self.gate, self.score, self.head)
-        return projections, [p for module in rest for p in module.parameters()]
+    def stages(self) -> list[list[nn.Module]]:
+        """The projections, and all behind them as the head; for `training.unfreezing`."""
+        return [[self.projections], [self.value, self.gate, self.score, self.head]]
 
     def _project(self, features: Mapping[str, Tensor], present: Tensor) -> Tensor:
         """(n, modalities, hidden); zero where absent."""

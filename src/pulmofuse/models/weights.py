@@ -128,11 +128,14 @@ def read_state(location: str) -> State:
 
 
 def fit_state(state: Mapping[str, Tensor], network: nn.Module, first: str, name: str) -> State:
-    """Make a state fit a network of one input channel.
+    """Make a state of one or three input channels fit a network of any number.
 
     A grey image in colour has three equal channels x, and a convolution is linear:
-    sum_c w_c * x = (sum_c w_c) * x. So the first convolution is summed over its input channels,
-    which changes no output as long as all channels were normalised alike.
+    sum_c w_c * x = (sum_c w_c) * x. So for one channel the first convolution is summed over its
+    input channels, which changes no output as long as all channels were normalised alike. For n
+    channels this sum is shared evenly, w_c = sum / n: n equal channels then give the output of
+    the grey image, and channels of other content start alike. A state of three channels fits a
+    network of three as it is.
 
     Args:
         state: named as in `network`.
@@ -147,8 +150,10 @@ def fit_state(state: Mapping[str, Tensor], network: nn.Module, first: str, name:
     fitted = dict(state)
     if first in fitted and first in target:
         weight = fitted[first]
-        if weight.ndim == 4 and weight.shape[1] == _COLOURS and target[first].shape[1] == 1:
-            fitted[first] = weight.sum(dim=1, keepdim=True)
+        channels = target[first].shape[1]
+        if weight.ndim == 4 and weight.shape[1] in {1, _COLOURS} - {channels}:
+            grey = weight.sum(dim=1, keepdim=True)
+            fitted[first] = (grey / channels).repeat(1, channels, 1, 1)
     for key, value in target.items():
         # Files older than PyTorch 0.4.1 lack this counter, which nothing here reads.
         if key.endswith(".num_batches_tracked"):

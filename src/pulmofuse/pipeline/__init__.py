@@ -16,6 +16,7 @@ from pulmofuse.pipeline.models import (
     check_classes,
     fit_decision_fusion,
     fit_feature_fusion,
+    member_folders,
     train_unimodal,
 )
 from pulmofuse.pipeline.pictures import write_examples, write_explanations
@@ -55,6 +56,7 @@ __all__ = [
     "fit_feature_fusion",
     "fusion_patients",
     "locked",
+    "member_folders",
     "operating_points",
     "prepare_cohort",
     "record_predictions",

@@ -152,7 +152,10 @@ class _Bench:
         with torch.random.fork_rng(devices=[]):
             # Layers that no weights were given for start at random, and must not differ by run.
             torch.manual_seed(config.seed)
-            start = build_model(part.modality, part.config, len(classes))
+            # The members of an ensemble start alike, so one of them says what all start from.
+            training = part.config.training.model_copy(update={"members": 1})
+            alone = part.config.model_copy(update={"training": training})
+            start = build_model(part.modality, alone, len(classes))
         return cls(
             part,
             frozen(part.model),

@@ -20,7 +20,7 @@ from pulmofuse.inference import (
     build_model,
     instance_rows,
 )
-from pulmofuse.models import Classifier, GatedAttentionFusion, frozen
+from pulmofuse.models import Classifier, Ensemble, GatedAttentionFusion, frozen
 from pulmofuse.pipeline.bags import bag_training, record_source
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.pipeline.predictions import PatientScores, feature_probabilities, subsets
@@ -37,6 +37,9 @@ from pulmofuse.training import (
     is_finished,
     load_best,
 )
+
+#: Larger than the differences between the seeds of the models of one study.
+_MEMBER_STRIDE = 1009
 
 
 def train_unimodal(
@@ -63,26 +66,60 @@ def train_unimodal(
     instances = cohort.caches[modality].instances
     # Several slices of a patient as separate files are one bag; predictions are made per record.
     limit = part.preprocessing.max_slices if isinstance(part, CtConfig) else None
-    train = _source(model, records[records["split"] == Split.TRAIN], instances, classes, limit)
-    val = _source(model, records[records["split"] == Split.VAL], instances, classes)
-    history = fit(
-        model,
-        train,
-        val,
-        config=bag_training(part.training, train),
-        class_weights=_loss_weights(part.training, train.targets.y, len(classes)),
-        seed=seed,
-        folder=folder,
-        augment=augmentation(part),
-        progress=progress,
-    )
+    train = _source(model, records, Split.TRAIN, instances, classes, limit)
+    val = _source(model, records, Split.VAL, instances, classes)
+    members = list(model.each()) if isinstance(model, Ensemble) else [model]
+    curves = []
+    for number, (member, place) in enumerate(
+        zip(members, member_folders(folder, len(members)), strict=True)
+    ):
+        curves.append(
+            fit(
+                member,
+                train,
+                val,
+                config=bag_training(part.training, train),
+                class_weights=_loss_weights(part.training, train.targets.y, len(classes)),
+                seed=_member_seed(seed, number),
+                folder=place,
+                augment=augmentation(part),
+                progress=_of_member(progress, number, len(members)),
+            )
+        )
     calibration = _calibrate(model, records[records["split"] == Split.VAL], instances, classes)
+    return Unimodal(modality, part, model, calibration), _note(curves)
+
+
+def member_folders(folder: Path, members: int) -> list[Path]:
+    """Where the checkpoints of each member of a model lie below its folder; of one, in it."""
+    return [folder] if members == 1 else [folder / f"member-{i}" for i in range(members)]
+
+
+def _member_seed(seed: int, number: int) -> int:
+    """Seed of a member: the first has the seed of the model, and equals the model of one member."""
+    return (seed + number * _MEMBER_STRIDE) % 2**31
+
+
+def _of_member(progress: Progress, number: int, members: int) -> Progress:
+    """Progress of one member as part of that of all."""
+    if members == 1:
+        return progress
+    return lambda done, total, note: progress(
+        number * total + done, members * total, f"model {number + 1}/{members}, {note}"
+    )
+
+
+def _note(curves: Sequence[pd.DataFrame]) -> str:
+    """What came of the training, from the history of each member."""
+    if len(curves) > 1:
+        aucs = ", ".join(f"{history['val_auc'].max():.3f}" for history in curves)
+        return f"best validation AUC of {len(curves)} models: {aucs}"
+    history = curves[0]
     best = history.iloc[int(history["val_auc"].to_numpy().argmax())]
-    note = (
+    return (
         f"best validation AUC {best['val_auc']:.3f} in epoch {int(best['epoch']) + 1}"
         f" of {len(history)}, {history['seconds'].mean():.1f} s an epoch"
     )
-    return Unimodal(modality, part, model, calibration), note
 
 
 def augmentation(part: object) -> nn.Module:
@@ -180,12 +217,28 @@ def codes(names: pd.Series, classes: Sequence[str]) -> np.ndarray:
 def _source(
     model: Classifier,
     records: pd.DataFrame,
+    split: Split,
     instances: np.ndarray,
     classes: Sequence[str],
     patient_limit: int | None = None,
 ) -> InstanceSource | BagSource:
-    y = codes(records["y_true"], classes)
-    return record_source(model, records, instances, y, patient_limit)
+    """Rows of one split as the model reads them; sites are numbered over all splits alike."""
+    chosen = (records["split"] == split).to_numpy()
+    return record_source(
+        model,
+        records[chosen],
+        instances,
+        codes(records.loc[chosen, "y_true"], classes),
+        patient_limit,
+        site_codes(records)[chosen],
+    )
+
+
+def site_codes(records: pd.DataFrame) -> np.ndarray:
+    """(n,) int64: the site of each record; where it is not known, its data set counts as one."""
+    places = zip(records["source"], records["site"], strict=True)
+    names = pd.Series([s if pd.isna(site) else f"{s}/{site}" for s, site in places], dtype=object)
+    return pd.factorize(names, sort=True)[0].astype(np.int64)
 
 
 def _calibrate(
@@ -252,8 +305,9 @@ def _augmented_features(
 
 
 def _loss_weights(config: TrainingConfig, y: object, n_classes: int) -> torch.Tensor:
-    """Weights of the loss by class, or ones where the configuration wants none."""
-    return class_weights(y, n_classes) if config.class_weights else torch.ones(n_classes)
+    """Weights of the loss by class; ones where none are wanted, or the rows are balanced."""
+    wanted = config.class_weights and config.sampling == "shuffled"
+    return class_weights(y, n_classes) if wanted else torch.ones(n_classes)
 
 
 def _frequencies(y: np.ndarray, n_classes: int) -> np.ndarray:

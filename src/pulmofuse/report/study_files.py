@@ -319,6 +319,9 @@ def _history(
     for name in used:
         path = folder / "checkpoints" / name / "history.csv"
         if not path.is_file():
+            # An ensemble: the curve of its first member stands for all.
+            path = path.parent / "member-0" / path.name
+        if not path.is_file():
             continue
         try:
             found[name] = pd.read_csv(path)

@@ -5,6 +5,7 @@ from pulmofuse.training.fit import Progress, fit, is_finished, load_best
 from pulmofuse.training.fusion import FeatureSource, patient_features, record_shares
 from pulmofuse.training.module import class_weights
 from pulmofuse.training.predict import Inferred, infer_records, mean_per_record, model_input
+from pulmofuse.training.unfreezing import check_stages
 
 __all__ = [
     "BagSource",
@@ -14,6 +15,7 @@ __all__ = [
     "Progress",
     "Targets",
     "VolumeSource",
+    "check_stages",
     "class_weights",
     "fit",
     "infer_records",

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pulmofuse.preprocessing import to_tensor, to_volumes
+from pulmofuse.training.sampling import draw_epoch
 
 
 class Targets(NamedTuple):
@@ -38,7 +39,13 @@ Batch = tuple[tuple[object, ...], Targets]
 
 
 class BatchSource(Protocol):
-    """Anything that can hand out a batch by row numbers."""
+    """Anything that can hand out a batch by row numbers.
+
+    Attributes:
+        targets: what is known of all rows.
+    """
+
+    targets: Targets
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -160,16 +167,41 @@ class VolumeSource(BagSource):
         return (volumes,), self.targets.take(torch.as_tensor(np.asarray(rows)))
 
 
-class EpochBatches(Sampler[list[int]]):
-    """Shuffled batches; the order is a function of (seed, epoch), so that a resumed run repeats it.
+#: Batch normalisation cannot train on one row.
+_LEAST_ROWS = 2
 
-    The last batch is dropped when it has one row only: batch normalisation cannot train on it.
+
+class EpochBatches(Sampler[list[int]]):
+    """Random batches; they are a function of (seed, epoch), so that a resumed run repeats them.
+
+    Where several processes train together, each gets its part of every batch. The last batch is
+    dropped where it leaves a process a single row: batch normalisation cannot train on it.
+
+    Args:
+        n: rows to draw from, and rows of an epoch.
+        batch_size: rows of a batch, in all processes together.
+        seed: decides the draws together with the epoch.
+        epoch: the first one that is asked for.
+        cells: as in `draw_epoch`; None takes every row once.
+        rank, ranks: number of this process, of how many.
     """
 
-    def __init__(self, n: int, batch_size: int, seed: int, epoch: int = 0) -> None:
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        seed: int,
+        epoch: int = 0,
+        *,
+        cells: np.ndarray | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
         self._n = n
+        self._cells = cells
         self._batch_size = batch_size
         self._seed = seed
+        self._rank, self._ranks = rank, ranks
         # Lightning does not call `set_epoch` before the first epoch of a resumed run.
         self._epoch = epoch
 
@@ -180,13 +212,14 @@ class EpochBatches(Sampler[list[int]]):
     def __len__(self) -> int:
         """Number of batches."""
         full, rest = divmod(self._n, self._batch_size)
-        return full + (rest > 1)
+        return full + (rest >= _LEAST_ROWS * self._ranks)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Batches of this epoch."""
-        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._n)
+        """Batches of this epoch, as far as they are this process's."""
+        rng = np.random.default_rng([self._seed, self._epoch])
+        order = draw_epoch(self._n, self._cells, rng)
         for start in range(0, len(self) * self._batch_size, self._batch_size):
-            yield order[start : start + self._batch_size].tolist()
+            yield order[start : start + self._batch_size][self._rank :: self._ranks].tolist()
 
 
 class OrderedBatches(Sampler[list[int]]):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
@@ -24,6 +25,7 @@ from pulmofuse.files import write_csv
 from pulmofuse.training.checkpoint import SafetensorsCheckpoint, load
 from pulmofuse.training.data import BatchSource, EpochBatches, OrderedBatches, loader
 from pulmofuse.training.module import TrainingModule
+from pulmofuse.training.sampling import balanced_cells
 
 #: Called with (steps done, steps in all, a short note such as "epoch 3/18, val AUC .842").
 Progress = Callable[[int, int, str], None]
@@ -45,6 +47,7 @@ def fit(
     augment: nn.Module | None = None,
     auxiliary: Sequence[nn.Module] = (),
     progress: Progress | None = None,
+    devices: int = 1,
 ) -> pd.DataFrame:
     """Train `model` and leave in it the averaged weights of the epoch with the best validation AUC.
 
@@ -52,7 +55,7 @@ def fit(
     if it holds a finished one, the weights are only loaded.
 
     Args:
-        model: a `Trainable` module; changed in place.
+        model: a `Staged` module; changed in place.
         train: rows to learn from.
         val: rows to choose the epoch on.
         config: optimisation settings.
@@ -62,6 +65,10 @@ def fit(
         augment: batch augmentation, on the first input.
         auxiliary: further losses on the features; see `TrainingModule`.
         progress: told of every step.
+        devices: GPUs, or processes on a machine without one, that share every batch. More than
+            one are processes that each run the calling program and make the same call; start them
+            with `python -m torch.distributed.run --nproc-per-node <devices>`. Files are written
+            by the first alone.
 
     Returns:
         History with the columns epoch, train_loss, val_loss, val_auc, lr, seconds.
@@ -72,9 +79,17 @@ def fit(
     done, finished = _state(folder, config)
     if not finished:
         history = History(folder / "history.csv", config.patience)
-        batches = EpochBatches(len(train), config.batch_size, seed, epoch=done)
         with _quiet_lightning(), _interruptible():
-            trainer = _trainer(folder, config, history, progress)
+            trainer = _trainer(folder, config, history, progress, devices)
+            batches = EpochBatches(
+                len(train),
+                config.batch_size,
+                seed,
+                epoch=done,
+                cells=_cells(train, config),
+                rank=trainer.global_rank,
+                ranks=trainer.world_size,
+            )
             trainer.fit(
                 module,
                 loader(train, batches),
@@ -83,6 +98,14 @@ def fit(
                 weights_only=False,
             )
     return load_best(model, folder)
+
+
+def _cells(train: BatchSource, config: TrainingConfig) -> np.ndarray | None:
+    """What `config.sampling` balances."""
+    if config.sampling == "shuffled":
+        return None
+    y, site = train.targets.y, train.targets.site
+    return balanced_cells(config.sampling, y.numpy(), None if site is None else site.numpy())
 
 
 def is_finished(folder: Path, config: TrainingConfig) -> bool:
@@ -135,7 +158,8 @@ class History(Callback):
                 "seconds": round(time.perf_counter() - self._started, 3),
             }
         )
-        write_csv(self._path, pd.DataFrame(self._rows))
+        if trainer.is_global_zero:
+            write_csv(self._path, pd.DataFrame(self._rows))
 
     def state_dict(self) -> dict[str, Any]:
         """Rows so far, for the checkpoint."""
@@ -160,11 +184,17 @@ class _StepProgress(Callback):
         note = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         if auc is not None:
             note += f", val AUC {float(auc):.3f}"
+        if not trainer.is_global_zero:
+            return
         self._report(trainer.global_step, int(trainer.estimated_stepping_batches), note)
 
 
 def _trainer(
-    folder: Path, config: TrainingConfig, history: History, progress: Progress | None
+    folder: Path,
+    config: TrainingConfig,
+    history: History,
+    progress: Progress | None,
+    devices: int,
 ) -> pl.Trainer:
     """A Lightning trainer whose files are ours and whose messages stay out of the terminal."""
     best = ModelCheckpoint(
@@ -193,10 +223,13 @@ def _trainer(
     ]
     if progress is not None:
         callbacks.append(_StepProgress(progress))
+    # What thaws later takes no part in the first epochs, which DDP must be told to expect.
+    ddp = "ddp_find_unused_parameters_true" if config.trainable == "gradual" else "ddp"
     return pl.Trainer(
+        devices=devices,
+        strategy=ddp if devices > 1 else "auto",
         max_epochs=config.epochs,
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
-        gradient_clip_val=config.gradient_clip,
         accumulate_grad_batches=config.accumulate,
         callbacks=callbacks,
         plugins=[SafetensorsCheckpoint()],

@@ -25,17 +25,17 @@ class FeatureSource(Dataset[Batch]):
     ) -> None:
         self._features = {m: torch.as_tensor(f, dtype=torch.float32) for m, f in features.items()}
         self._present = torch.as_tensor(present, dtype=torch.bool)
-        self._y = torch.as_tensor(y, dtype=torch.long)
+        self.targets = Targets(torch.as_tensor(y, dtype=torch.long))
 
     def __len__(self) -> int:
         """Number of patients."""
-        return len(self._y)
+        return len(self.targets.y)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         """Inputs (features, present) and classes of these patients."""
         chosen = torch.as_tensor(rows)
         features = {m: f[chosen] for m, f in self._features.items()}
-        return (features, self._present[chosen]), Targets(self._y[chosen])
+        return (features, self._present[chosen]), self.targets.take(chosen)
 
 
 def patient_features(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, cast
+from itertools import chain
+from typing import Any, Protocol, Self, cast
 
 import lightning.pytorch as pl
 import torch
@@ -16,17 +17,17 @@ from torchmetrics.functional.classification import multiclass_auroc
 from pulmofuse.config import TrainingConfig
 from pulmofuse.training.data import Batch, Targets
 from pulmofuse.training.mixing import Mixture, draw_mixture
+from pulmofuse.training.unfreezing import (
+    Staged,
+    check_stages,
+    first_trained,
+    learning_groups,
+    rest_frozen,
+    set_frozen,
+)
 
 #: Shares of the peak rate at which a cycle starts and ends; torch's OneCycleLR uses the same.
 _START, _END = 1 / 25, 4e-6
-
-
-class Trainable(Protocol):
-    """What `TrainingModule` asks of a model beyond being an `nn.Module`."""
-
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Parameters trained at `lr_backbone`, and those trained at `lr_head`."""
-        ...
 
 
 class Featured(Protocol):
@@ -56,8 +57,12 @@ class TrainingModule(pl.LightningModule):
     kept and used. Random draws of a step depend on (seed, step) only, so that a run which was
     killed and resumed makes the same draws as an undisturbed one.
 
+    Where several processes train together (DDP), each makes draws of its own, and losses are
+    weighted so that the mean of the processes' gradients is the gradient of the whole batch.
+    Batch statistics are those of a process's own rows.
+
     Args:
-        model: an `nn.Module` that is `Trainable`; called with the inputs of a batch.
+        model: an `nn.Module` that is `Staged`; called with the inputs of a batch.
         config: optimisation settings.
         class_weights: (classes,) weights of the loss.
         seed: seeds augmentation and dropout.
@@ -75,6 +80,7 @@ class TrainingModule(pl.LightningModule):
         auxiliary: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
+        check_stages(cast(Staged, model), config)
         self.model = model
         self.average = copy.deepcopy(model).requires_grad_(requires_grad=False)
         self.augment = augment
@@ -82,13 +88,17 @@ class TrainingModule(pl.LightningModule):
         self.register_buffer("class_weights", class_weights.float())
         self._config = config
         self._seed = seed
+        self._pairs: dict[bool, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+        # DDP fixes at its start which parameters it joins: what thaws later is not frozen yet.
+        self._freeze(config.epochs + config.unfreeze_epochs)
         self._val_logits: list[torch.Tensor] = []
         self._val_y: list[torch.Tensor] = []
 
     def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
         """Loss of one augmented batch."""
         # Seeded per step: Lightning skips the start-of-epoch hooks in a resumed run.
-        torch.manual_seed(_mix(self._seed, self.trainer.global_step))
+        step = self.trainer.global_step * self.trainer.world_size + self.trainer.global_rank
+        torch.manual_seed(_mix(self._seed, step))
         inputs, targets = batch
         mixture: Mixture | None = None
         with torch.no_grad():
@@ -100,7 +110,14 @@ class TrainingModule(pl.LightningModule):
                 )
                 inputs = (mixture.inputs, *inputs[1:])
         loss = self._training_loss(tuple(map(_channels_last, inputs)), targets, mixture)
-        self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=len(targets.y))
+        self.log(
+            "train_loss",
+            loss,
+            on_epoch=True,
+            on_step=False,
+            batch_size=len(targets.y),
+            sync_dist=True,
+        )
         return loss
 
     def _training_loss(
@@ -116,9 +133,11 @@ class TrainingModule(pl.LightningModule):
             logits = self.model(*inputs)
 
         def loss(targets: Targets) -> torch.Tensor:
-            total = self._loss(logits, targets.y)
+            weight = cast(torch.Tensor, self.class_weights)[targets.y].sum()
+            total = self._loss(logits, targets.y) * _part_of_all(weight)
+            rows = _part_of_all(weight.new_tensor(float(len(targets.y))))
             for extra in self.auxiliary:
-                total = total + extra(features, targets)
+                total = total + extra(features, targets) * rows
             return total
 
         if mixture is None:
@@ -126,18 +145,45 @@ class TrainingModule(pl.LightningModule):
         partners = targets.take(mixture.partner)
         return mixture.share * loss(targets) + (1.0 - mixture.share) * loss(partners)
 
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; frozen stages stay in evaluation mode."""
+        super().train(mode)
+        rest_frozen(cast(Staged, self.model), self._first)
+        return self
+
+    def on_train_start(self) -> None:
+        """Pair every tensor of the average with the current one, now that they are in place."""
+        for optimizer in self.trainer.optimizers:
+            lay_out_state(optimizer)
+        averaged = chain(self.average.parameters(), self.average.buffers())
+        current = chain(self.model.parameters(), self.model.buffers())
+        self._pairs = {True: ([], []), False: ([], [])}
+        for a, c in zip(averaged, current, strict=True):
+            for side, tensor in zip(self._pairs[a.is_floating_point()], (a, c), strict=True):
+                side.append(tensor.detach())
+
+    def on_train_batch_start(self, _batch: Batch, _index: int) -> None:
+        """Thaw what this epoch thaws; see `training_step` for why not at the epoch's start."""
+        if self._frozen_for != self.current_epoch:
+            self._freeze(self.current_epoch)
+            self.train()
+
+    def _freeze(self, epoch: int) -> None:
+        """Freeze what is frozen in an epoch."""
+        model = cast(Staged, self.model)
+        self._frozen_for = epoch
+        self._first = first_trained(self._config, len(model.stages()), epoch)
+        set_frozen(model, self._first)
+
     def on_train_batch_end(self, *_: Any) -> None:
-        """Move the averaged weights towards the current ones."""
+        """Move the averaged weights towards the current ones; counters are copied."""
         step = self.trainer.global_step
         # The average of the first steps would otherwise be dominated by the starting point.
         decay = min(self._config.ema_decay, (1 + step) / (10 + step))
-        averaged, current = self.average.state_dict(), self.model.state_dict()
         with torch.no_grad():
-            for name, value in averaged.items():
-                if value.dtype.is_floating_point:
-                    value.lerp_(current[name].to(value.dtype), 1 - decay)
-                else:
-                    value.copy_(current[name])
+            torch._foreach_lerp_(*self._pairs[True], 1 - decay)
+            for counter, value in zip(*self._pairs[False], strict=True):
+                counter.copy_(value)
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         """Collect the averaged model's logits."""
@@ -150,23 +196,17 @@ class TrainingModule(pl.LightningModule):
         logits, y = torch.cat(self._val_logits), torch.cat(self._val_y)
         self._val_logits.clear()
         self._val_y.clear()
-        self.log("val_loss", self._loss(logits, y))
-        self.log("val_auc", _validation_auc(logits, y))
+        # Every process validates on all rows; the mean over them keeps their decisions the same.
+        self.log("val_loss", self._loss(logits, y), sync_dist=True)
+        self.log("val_auc", _validation_auc(logits, y), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with two learning rates; no weight decay on biases and normalisation."""
-        backbone, head = cast(Trainable, self.model).parameter_groups()
-        groups: list[dict[str, Any]] = []
-        for parameters, rate in (
-            (backbone, self._config.lr_backbone),
-            ([*head, *self.auxiliary.parameters()], self._config.lr_head),
-        ):
-            for decays in (True, False):
-                chosen = [p for p in parameters if (p.ndim > 1) == decays]
-                if chosen:
-                    decay = self._config.weight_decay if decays else 0.0
-                    groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
-        optimizer = torch.optim.AdamW(groups)
+        """AdamW with the rates of `learning_groups`, each on one cycle."""
+        groups = learning_groups(self.model, self._config, self.auxiliary.parameters())
+        try:
+            optimizer = torch.optim.AdamW(groups, fused=True)
+        except RuntimeError:  # a device that has no fused AdamW
+            optimizer = torch.optim.AdamW(groups)
         total = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: one_cycle(step, total, self._config.warmup)
@@ -175,6 +215,21 @@ class TrainingModule(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the whole gradient.
+
+        Lightning refuses to clip with a fused optimiser under mixed precision, because some unscale
+        gradients in their step; bfloat16 scales none.
+        """
+        del gradient_clip_val, gradient_clip_algorithm
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, self._config.gradient_clip)
 
     def _loss(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return cross_entropy(
@@ -203,6 +258,19 @@ def one_cycle(step: int, total: int, warmup: float) -> float:
         return _START + (1 - _START) * (1 - math.cos(math.pi * step / peak)) / 2
     rest = min(1.0, (step - peak) / max(1, total - peak))
     return max(_END, (1 + math.cos(math.pi * rest)) / 2)
+
+
+def lay_out_state(optimizer: torch.optim.Optimizer) -> None:
+    """Give the moments of an optimiser the memory layout of their parameters.
+
+    A checkpoint keeps values but not layouts, and the fused AdamW runs through the memory of
+    parameters and moments side by side: a weight in channels-last layout would meet the moments
+    of another place.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def class_weights(y: Iterator[int] | Any, n_classes: int) -> torch.Tensor:
@@ -235,6 +303,22 @@ def _channels_last(value: object) -> object:
     if isinstance(value, torch.Tensor) and value.ndim == 4:
         return value.contiguous(memory_format=torch.channels_last)
     return value
+
+
+def _part_of_all(amount: torch.Tensor) -> torch.Tensor | float:
+    """What turns a mean over this process's rows into its part of the mean over all processes'.
+
+    DDP takes the mean of the gradients, as if all had the same number and weight of rows.
+
+    Args:
+        amount: scalar, the weight of the rows of this process.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 1.0
+    total = amount.clone()
+    distributed.all_reduce(total)
+    return amount * distributed.get_world_size() / total
 
 
 def _mix(seed: int, step: int) -> int:
