@@ -13,7 +13,7 @@ import time
 import torch
 from torch import nn
 
-from pulmofuse.config import CtConfig, ImageModelConfig
+from pulmofuse.config import CtConfig, CtModelConfig
 from pulmofuse.models import build_ct_model
 from pulmofuse.models.efficientnet_lite import SameConv2d
 
@@ -40,7 +40,7 @@ def all_bf16(self: SameConv2d, x: torch.Tensor) -> torch.Tensor:
 def main() -> None:
     """Measure and print."""
     torch.manual_seed(0)
-    model = build_ct_model(CtConfig(model=ImageModelConfig(weights="none")), 2).train()
+    model = build_ct_model(CtConfig(model=CtModelConfig(weights="none")), 2).train()
     model.to(memory_format=torch.channels_last)
     batch = torch.rand(BATCH, 1, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     mixed = SameConv2d.forward

@@ -15,6 +15,7 @@ from pulmofuse.config import (
     CoughModelConfig,
     CoughPreprocessing,
     CtConfig,
+    CtModelConfig,
     CxrConfig,
     ImageModelConfig,
 )
@@ -41,9 +42,12 @@ def cough(architecture: str) -> Classifier:
 
 
 BUILD: dict[str, Callable[[], Classifier]] = {
-    "ct": lambda: build_ct_model(CtConfig(model=ImageModelConfig(weights="none")), 3),
+    "ct": lambda: build_ct_model(CtConfig(model=CtModelConfig(weights="none")), 3),
     "cxr": lambda: build_cxr_model(
         CxrConfig(model=ImageModelConfig(backbone="resnet18", weights="none")), 3
+    ),
+    "volume": lambda: build_ct_model(
+        CtConfig(model=CtModelConfig(aggregation="volume", depth=6)), 3
     ),
     "spectrogram_cnn": lambda: cough("spectrogram_cnn"),
     "mfcc_lstm": lambda: cough("mfcc_lstm"),
@@ -53,6 +57,7 @@ BUILD: dict[str, Callable[[], Classifier]] = {
 FEATURE_MAPS = {
     "ct": (4, 1280, 2, 2),
     "cxr": (4, 512, 2, 2),
+    "volume": (4, 256, 4, 4),
     "spectrogram_cnn": (4, 512, 4, 2),
     "mfcc_lstm": (4, 32, 1, 51),
     "crnn": (4, 32, 1, 7),
@@ -70,7 +75,7 @@ def inputs(name: str) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     if name in ARCHITECTURES:
         return torch.randn(4, 8000, generator=generator) * torch.linspace(0.0, 0.3, 8000)
-    return torch.rand(4, 1, 64, 64, generator=generator)
+    return torch.rand(4, 6 if name == "volume" else 1, 64, 64, generator=generator)
 
 
 def test_every_architecture_is_tested() -> None:

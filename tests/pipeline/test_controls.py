@@ -21,7 +21,7 @@ from pulmofuse.pipeline.controls import COLUMNS, run_controls
 from pulmofuse.preprocessing import Cache
 from pulmofuse.schema import Modality
 from pulmofuse.sources.phantom import draw_ct
-from pulmofuse.training import infer
+from pulmofuse.training import Inferred, infer_records
 
 SIZE = 48
 N = 150
@@ -198,11 +198,13 @@ def test_the_unaltered_records_are_not_scored_again(
 ) -> None:
     scored: list[int] = []
 
-    def watched(model: Classifier, instances: np.ndarray, rows: np.ndarray) -> object:
+    def watched(
+        model: Classifier, instances: np.ndarray, rows: np.ndarray, counts: np.ndarray
+    ) -> Inferred:
         scored.append(len(rows))
-        return infer(model, instances, rows)
+        return infer_records(model, instances, rows, counts)
 
-    monkeypatch.setattr(module, "infer", watched)
+    monkeypatch.setattr(module, "infer_records", watched)
     _run(_cohort(bodies, ill))
     # Four controls by two networks; the unaltered records only by the one it started from.
     assert sum(scored) == (4 * 2 + 1) * N

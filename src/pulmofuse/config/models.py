@@ -47,6 +47,14 @@ class ImageModelConfig(Node):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
 
 
+class CtModelConfig(ImageModelConfig):
+    """How the slices of a record are joined; `depth` is for "volume", which has no backbone."""
+
+    aggregation: Literal["mean", "attention", "volume"] = "mean"
+    attention_hidden: Count = 64
+    depth: Count = 16
+
+
 class CoughModelConfig(Node):
     """Architecture of the cough model; `backbone` and `weights` are for spectrogram_cnn only."""
 
@@ -55,6 +63,8 @@ class CoughModelConfig(Node):
     weights: str = "imagenet"
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
     hidden: Count = 64
+    aggregation: Literal["mean", "attention"] = "mean"
+    attention_hidden: Count = 64
 
 
 class TrainingConfig(Node):
@@ -99,9 +109,14 @@ class CtConfig(Node):
     preprocessing: CtPreprocessing = CtPreprocessing()
     # A mirrored CT slice is still an axial slice of a chest; a mirrored X-ray is dextrocardia.
     augmentation: ImageAugmentation = ImageAugmentation(flip_horizontal=True)
-    model: ImageModelConfig = ImageModelConfig()
+    model: CtModelConfig = CtModelConfig()
     tta: TestTimeViews = TestTimeViews()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _no_mixed_bags(self) -> CtConfig:
+        _refuse_mixed_bags(self.model.aggregation, self.training)
+        return self
 
 
 class CxrConfig(Node):
@@ -121,6 +136,20 @@ class CoughConfig(Node):
     augmentation: CoughAugmentation = CoughAugmentation()
     model: CoughModelConfig = CoughModelConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _no_mixed_bags(self) -> CoughConfig:
+        _refuse_mixed_bags(self.model.aggregation, self.training)
+        return self
+
+
+def _refuse_mixed_bags(aggregation: str, training: TrainingConfig) -> None:
+    """A blend of two instances has the class of neither's bag."""
+    if aggregation == "attention" and (training.mixup or training.cutmix):
+        raise ValueError(
+            "model.aggregation attention learns from bags of instances, which cannot be mixed:"
+            " set training.mixup and training.cutmix to 0"
+        )
 
 
 class FusionTraining(Node):

@@ -6,7 +6,7 @@ predictor.predict(ct="slice.png", cough="cough.wav").probabilities
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pulmofuse.inference.bundle import Bundle, load_bundle
 from pulmofuse.models import frozen
 from pulmofuse.preprocessing import prepare
 from pulmofuse.schema import Modality, subset_name
-from pulmofuse.training import infer
+from pulmofuse.training import Inferred, infer_records
 
 #: The decision rule that needs no pairs and gives a calibrated posterior for any subset.
 DEFAULT_METHOD = "log_odds"
@@ -41,6 +41,8 @@ class Prediction:
             modality adds to the prior; positive speaks for the class.
         warnings: what the study's audit found about the modalities that were given.
         research_use_only: always true.
+        attention: modality -> weight of each slice or window that the model was shown, in order
+            and summing to 1; only modalities whose model has attention.
     """
 
     subset: str
@@ -52,6 +54,7 @@ class Prediction:
     evidence: dict[str, float]
     warnings: tuple[str, ...]
     research_use_only: bool = True
+    attention: dict[str, list[float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON value."""
@@ -93,18 +96,19 @@ class Predictor:
         pairs = ((Modality.CT, ct), (Modality.CXR, cxr), (Modality.COUGH, cough))
         given = {modality: source for modality, source in pairs if source is not None}
         self._check(given, method)
-        p: dict[Modality, np.ndarray] = {}
-        features: dict[Modality, np.ndarray] = {}
-        for modality, source in given.items():
-            p[modality], features[modality] = self._score(modality, source)
+        seen = {modality: self._score(modality, source) for modality, source in given.items()}
+        p = {m: self.bundle.unimodal[m].calibration.apply(s.p)[0] for m, s in seen.items()}
         subset = subset_name(given)
         if len(given) == 1:
             method, fused = "unimodal", self._rebased(p)[next(iter(p))]
         elif method == FEATURE_METHOD:
-            fused = self._fuse_features(features, subset)
+            fused = self._fuse_features({m: s.features[0] for m, s in seen.items()}, subset)
         else:
             fused = self._fuse_decisions(p, method)
-        return self._describe(subset, method, fused, p)
+        attention = {
+            m.value: s.attention.tolist() for m, s in seen.items() if s.attention is not None
+        }
+        return self._describe(subset, method, fused, p, attention)
 
     def _check(self, given: dict[Modality, Any], method: str) -> None:
         known = [m.value for m in self.bundle.unimodal]
@@ -125,17 +129,14 @@ class Predictor:
                 f"method {method!r}", "is not in this bundle", f"it knows {', '.join(methods)}"
             )
 
-    def _score(
-        self, modality: Modality, source: Path | str | bytes
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Calibrated probabilities (classes,) and mean features (feature_dim,) of one file."""
-        part, model = self.bundle.unimodal[modality], self._models[modality]
+    def _score(self, modality: Modality, source: Path | str | bytes) -> Inferred:
+        """What the model of a modality says of one file."""
         if isinstance(source, str):
             source = Path(source)
-        instances = prepare(source, modality, part.config.preprocessing).instances
-        probabilities, features = infer(model, instances, np.arange(len(instances)))
-        calibrated = part.calibration.apply(probabilities.mean(axis=0, keepdims=True))[0]
-        return calibrated, features.mean(axis=0)
+        preprocessing = self.bundle.unimodal[modality].config.preprocessing
+        instances = prepare(source, modality, preprocessing).instances
+        n = len(instances)
+        return infer_records(self._models[modality], instances, np.arange(n), np.array([n]))
 
     def _stacked(self, p: dict[Modality, np.ndarray]) -> np.ndarray:
         """(1, modalities, classes); an absent modality is uniform, and never read."""
@@ -169,7 +170,12 @@ class Predictor:
         return np.asarray(feature.calibration[subset].apply(raw)[0])
 
     def _describe(
-        self, subset: str, method: str, fused: np.ndarray, p: dict[Modality, np.ndarray]
+        self,
+        subset: str,
+        method: str,
+        fused: np.ndarray,
+        p: dict[Modality, np.ndarray],
+        attention: dict[str, list[float]],
     ) -> Prediction:
         classes, positive = self.bundle.classes, self.bundle.positive
         threshold = self.bundle.thresholds.get(f"{subset}|{method}")
@@ -200,6 +206,7 @@ class Predictor:
                 for warning in self.bundle.facts.get("warnings", ())
                 if not warning["modality"] or Modality(warning["modality"]) in p
             ),
+            attention=attention,
         )
 
 

@@ -13,7 +13,7 @@ from pulmofuse.files import atomic_path
 from pulmofuse.inference.bundle import Unimodal
 from pulmofuse.models import frozen
 from pulmofuse.schema import class_columns
-from pulmofuse.training import infer, mean_per_record
+from pulmofuse.training import infer_records
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,12 +21,18 @@ class Scores:
     """What one modality's model says of some records.
 
     Attributes:
-        table: indexed by record_id, columns p_<class> (calibrated) and p_raw_<class>.
+        table: indexed by record_id, columns p_<class> (calibrated) and p_raw_<class>; of a model
+            with attention also log_weight.
         features: (records, feature_dim) float32 in the order of `table`.
     """
 
     table: pd.DataFrame
     features: np.ndarray
+
+    @property
+    def log_weight(self) -> np.ndarray | None:
+        """(records,) as in `training.Inferred`; None where all records weigh the same."""
+        return self.table["log_weight"].to_numpy() if "log_weight" in self.table else None
 
     def save(self, folder: Path, name: str) -> None:
         """Write `<name>.parquet` and `<name>.npy`."""
@@ -70,11 +76,12 @@ def score_records(
         progress: told (instances done, all).
     """
     rows, counts = instance_rows(records)
-    p_instances, features = infer(frozen(part.model), instances, rows, progress=progress)
-    raw = mean_per_record(p_instances, counts)
+    seen = infer_records(frozen(part.model), instances, rows, counts, progress=progress)
     table = pd.DataFrame(
-        np.hstack([part.calibration.apply(raw), raw]),
+        np.hstack([part.calibration.apply(seen.p), seen.p]),
         columns=[*class_columns(classes), *class_columns(classes, raw=True)],
         index=pd.Index(records["record_id"], name="record_id"),
     )
-    return Scores(table, mean_per_record(features, counts).astype(np.float32))
+    if seen.log_weight is not None:
+        table["log_weight"] = seen.log_weight.astype(np.float64)
+    return Scores(table, seen.features)

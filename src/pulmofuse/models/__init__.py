@@ -2,12 +2,14 @@
 
 from pulmofuse.models.audio_model import ARCHITECTURES, build_audio_model
 from pulmofuse.models.backbones import BACKBONES, Backbone, BackboneEntry, build_backbone
+from pulmofuse.models.bags import GatedAttention, Gathered
 from pulmofuse.models.classifier import Classifier, ImageClassifier
 from pulmofuse.models.ct_model import build_ct_model
 from pulmofuse.models.cxr_model import build_cxr_model
 from pulmofuse.models.ensemble import Ensemble
 from pulmofuse.models.frozen import frozen
 from pulmofuse.models.fusion_model import GatedAttentionFusion
+from pulmofuse.models.volume import VolumeClassifier
 
 __all__ = [
     "ARCHITECTURES",
@@ -16,8 +18,11 @@ __all__ = [
     "BackboneEntry",
     "Classifier",
     "Ensemble",
+    "GatedAttention",
     "GatedAttentionFusion",
+    "Gathered",
     "ImageClassifier",
+    "VolumeClassifier",
     "build_audio_model",
     "build_backbone",
     "build_ct_model",

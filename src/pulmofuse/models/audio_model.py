@@ -51,7 +51,7 @@ class SpectrogramCnn(Classifier):
 
     def stages(self) -> list[list[nn.Module]]:
         """The stages of the backbone, then the head."""
-        return [*self.backbone.stages(), [self.head]]
+        return [*self.backbone.stages(), self.heads()]
 
     def feature_map(self, x: Tensor) -> Tensor:
         """(n, samples) in [-1, 1] -> (n, channels, h', w'); rows are bands, columns are time."""
@@ -95,7 +95,7 @@ class MfccLstm(Classifier):
 
     def stages(self) -> list[list[nn.Module]]:
         """The recurrent layers with their pooling, the head."""
-        return [[self.lstm, self.attention], [self.head]]
+        return [[self.lstm, self.attention], self.heads()]
 
     def feature_map(self, x: Tensor) -> Tensor:
         """(n, samples) in [-1, 1] -> (n, 2 * hidden, 1, frames)."""
@@ -144,7 +144,7 @@ class Crnn(Classifier):
 
     def stages(self) -> list[list[nn.Module]]:
         """The convolutions, the recurrent layer, the head."""
-        return [[self.convolutions], [self.gru], [self.head]]
+        return [[self.convolutions], [self.gru], self.heads()]
 
     def feature_map(self, x: Tensor) -> Tensor:
         """(n, samples) in [-1, 1] -> (n, 2 * hidden, 1, ceil(frames / 8))."""
@@ -199,7 +199,10 @@ def build_audio_model(config: CoughConfig, n_classes: int) -> Classifier:
         ConfigError: no such backbone.
         WeightsError: the starting weights are missing, damaged or do not fit.
     """
-    return ARCHITECTURES[config.model.architecture](config, n_classes)
+    model = ARCHITECTURES[config.model.architecture](config, n_classes)
+    if config.model.aggregation == "attention":
+        model.attend_to_instances(config.model.attention_hidden)
+    return model
 
 
 def _build_spectrogram_cnn(config: CoughConfig, n_classes: int) -> Classifier:

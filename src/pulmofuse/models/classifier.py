@@ -1,7 +1,8 @@
 """A model is a backbone and a head: the interface that every unimodal model shares.
 
 The three steps have names of their own because others need them: Grad-CAM the feature map, the
-feature-level fusion the pooled features, a prediction all of them.
+feature-level fusion the pooled features, a prediction all of them. Where `counts` are given, the
+rows are the instances of records, and features and logits are those of the records.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from pulmofuse.config import TestTimeViews
 from pulmofuse.models.backbones import Backbone
+from pulmofuse.models.bags import GatedAttention, Gathered
 from pulmofuse.models.levels import join_levels, pool_levels
 from pulmofuse.models.views import views_of
+
+#: Images that are looked at together where no gradient is wanted: validation has large batches.
+_NO_GRAD_IMAGES = 64
 
 
 class Classifier(nn.Module):
@@ -24,12 +30,30 @@ class Classifier(nn.Module):
         feature_dim: length of the pooled features.
         n_classes: number of outputs.
         dropout: rate on the pooled features.
+
+    Attributes:
+        depth: slices of the volumes that it reads; None where it reads instances one by one.
+        instance_attention: what joins the instances of a record; None where their probabilities
+            (and features) are averaged.
     """
+
+    depth: int | None = None
+    instance_attention: GatedAttention | None
 
     def __init__(self, feature_dim: int, n_classes: int, dropout: float) -> None:
         super().__init__()
         self.feature_dim = feature_dim
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(feature_dim, n_classes))
+        self.instance_attention = None
+
+    def attend_to_instances(self, hidden: int) -> None:
+        """Join the instances of a record by attention of this width, from now on."""
+        self.instance_attention = GatedAttention(self.feature_dim, hidden)
+
+    @property
+    def attends(self) -> bool:
+        """Whether `gather` joins the instances of a record."""
+        return self.instance_attention is not None
 
     def feature_map(self, x: Tensor) -> Tensor:
         """What the backbone sees: (n, channels, h, w), or (n, channels, 1, steps) if recurrent.
@@ -51,24 +75,53 @@ class Classifier(nn.Module):
         """
         yield x
 
-    def features(self, x: Tensor) -> Tensor:
-        """(n, ...) as `feature_map` takes it -> (n, feature_dim), the mean over the views."""
+    def features(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
+        """(n, ...) as `feature_map` takes it -> (n, feature_dim), the mean over the views.
+
+        Args:
+            x: instances; those of one record lie next to each other.
+            counts: (records,) how many instances each record has; only for a model that attends.
+
+        Returns:
+            (records, feature_dim) where `counts` are given.
+        """
+        if torch.is_grad_enabled():
+            features = self._pooled(x)
+        else:
+            parts = torch.split(x, max(1, _NO_GRAD_IMAGES // (self.depth or 1)))
+            features = torch.cat([self._pooled(part) for part in parts])
+        return features if counts is None else self.gather(features, counts).features
+
+    def _pooled(self, x: Tensor) -> Tensor:
         pooled = [self.pool(self.feature_map(view)) for view in self.views(x)]
         return sum(pooled[1:], pooled[0]) / len(pooled) if len(pooled) > 1 else pooled[0]
+
+    def gather(self, features: Tensor, counts: Tensor) -> Gathered:
+        """Join instances (n, feature_dim) into records; only for a model that attends."""
+        if self.instance_attention is None:
+            raise TypeError("this model averages over instances; it does not attend to them")
+        gathered: Gathered = self.instance_attention(features, counts)
+        return gathered
 
     def classify(self, features: Tensor) -> Tensor:
         """(n, feature_dim) -> logits (n, classes)."""
         logits: Tensor = self.head(features)
         return logits
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, ...) as `feature_map` takes it -> logits (n, classes)."""
-        return self.classify(self.features(x))
+    def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
+        """As `features` takes it -> logits (n, classes), or (records, classes)."""
+        return self.classify(self.features(x, counts))
 
     def stages(self) -> list[list[nn.Module]]:
         """Parts from the input to the output, for `training.unfreezing`: the last is the head."""
-        below = [module for name, module in self.named_children() if name != "head"]
-        return [below, [self.head]]
+        heads = self.heads()
+        return [[module for module in self.children() if module not in heads], heads]
+
+    def heads(self) -> list[nn.Module]:
+        """The head, and the attention to instances where there is one: never pre-trained."""
+        return (
+            [self.head] if self.instance_attention is None else [self.head, self.instance_attention]
+        )
 
 
 class ImageClassifier(Classifier):

@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from pulmofuse.models.bags import Gathered
 from pulmofuse.models.classifier import Classifier
 
 
@@ -30,6 +31,7 @@ class Ensemble(Classifier):
         # Not the constructor of `Classifier`, which makes a head: the members bring theirs.
         nn.Module.__init__(self)
         self.feature_dim = sum(member.feature_dim for member in members)
+        self.depth = members[0].depth
         self.members = nn.ModuleList(members)
 
     def each(self) -> Iterator[Classifier]:
@@ -49,6 +51,27 @@ class Ensemble(Classifier):
         parts = feature_map.chunk(len(self.members), dim=1)
         pooled = [member.pool(part) for member, part in zip(self.each(), parts, strict=True)]
         return torch.cat(pooled, dim=1)
+
+    @property
+    def attends(self) -> bool:
+        """Whether the members join the instances of a record by attention."""
+        return next(self.each()).attends
+
+    def gather(self, features: Tensor, counts: Tensor) -> Gathered:
+        """Each member joins its own features; weights and log_weight are the members' means.
+
+        The mean of log_weight says about what a record weighs among those of its patient: the
+        members differ in that, so pooling over records is near pooling at once, not equal to it.
+        """
+        parts = features.chunk(len(self.members), dim=1)
+        each = [
+            member.gather(part, counts) for member, part in zip(self.each(), parts, strict=True)
+        ]
+        return Gathered(
+            torch.cat([gathered.features for gathered in each], dim=1),
+            torch.stack([gathered.weights for gathered in each]).mean(dim=0),
+            torch.stack([gathered.log_weight for gathered in each]).mean(dim=0),
+        )
 
     def classify(self, features: Tensor) -> Tensor:
         """(n, feature_dim) -> (n, classes): the log of the mean of the members' probabilities."""

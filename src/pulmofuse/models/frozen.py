@@ -20,8 +20,8 @@ def frozen(model: Classifier) -> Classifier:
     """A copy in evaluation mode that gives the same answers, and can be trained no more.
 
     Convolutions take over the batch normalisation behind them in an `nn.Sequential`, activations
-    write over their input, and weights lie as `infer` has images lie (channels last): EfficientNet
-    Lite0 in single precision on one core takes 0.4 of the time.
+    write over their input, and weights lie as `infer_records` has images lie (channels last):
+    EfficientNet Lite0 in single precision on one core takes 0.4 of the time.
     """
     out = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
     for chain in [module for module in out.modules() if isinstance(module, nn.Sequential)]:

@@ -38,7 +38,7 @@ from pulmofuse.pipeline.probe import probe
 from pulmofuse.preprocessing.controls import CONTROLS, Control, find
 from pulmofuse.schema import Modality, Split, class_columns
 from pulmofuse.statistics import FloatArray
-from pulmofuse.training import Progress, infer, mean_per_record
+from pulmofuse.training import Progress, infer_records, mean_per_record
 
 #: Columns of the table that `run_controls` gives.
 COLUMNS = (
@@ -246,16 +246,17 @@ class _Bench:
         """Records as they are: the trained model has scored them before."""
         table = self.scores.table[class_columns(self.classes)].loc[block["record_id"]]
         places = self.scores.table.index.get_indexer(table.index)
-        _, started = _infer(self.start, instances, counts)
-        features = np.hstack([self.scores.features[places], started])
+        started = infer_records(self.start, instances, np.arange(len(instances)), counts)
+        features = np.hstack([self.scores.features[places], started.features])
         return _Seen(table.to_numpy(dtype=np.float64), features, np.zeros(len(block)))
 
     def _score(self, instances: np.ndarray, missed: np.ndarray, counts: np.ndarray) -> _Seen:
-        p, trained = _infer(self.model, instances, counts)
-        _, started = _infer(self.start, instances, counts)
+        rows = np.arange(len(instances))
+        trained = infer_records(self.model, instances, rows, counts)
+        started = infer_records(self.start, instances, rows, counts)
         return _Seen(
-            self.part.calibration.apply(p),
-            np.hstack([trained, started]),
+            self.part.calibration.apply(trained.p),
+            np.hstack([trained.features, started.features]),
             mean_per_record(missed[:, None], counts)[:, 0],
         )
 
@@ -287,14 +288,6 @@ class _Bench:
             seed,
         )
         return value, low, high
-
-
-def _infer(
-    model: Classifier, instances: np.ndarray, counts: np.ndarray
-) -> tuple[FloatArray, np.ndarray]:
-    """Probabilities and float32 features of records, in the precision of the study's scores."""
-    p, features = infer(model, instances, np.arange(len(instances)))
-    return mean_per_record(p, counts), mean_per_record(features, counts).astype(np.float32)
 
 
 def _blocks(records: pd.DataFrame) -> Iterator[pd.DataFrame]:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pulmofuse.config import CoughConfig, FusionTraining, StudyConfig, TrainingConfig
+from pulmofuse.config import CoughConfig, CtConfig, FusionTraining, StudyConfig, TrainingConfig
 from pulmofuse.errors import StudyError
 from pulmofuse.evaluation import METRICS, Calibration, fit_calibration
 from pulmofuse.inference import (
@@ -21,21 +21,22 @@ from pulmofuse.inference import (
     instance_rows,
 )
 from pulmofuse.models import Classifier, Ensemble, GatedAttentionFusion, frozen
+from pulmofuse.pipeline.bags import bag_training, record_source
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.pipeline.predictions import PatientScores, feature_probabilities, subsets
 from pulmofuse.preprocessing import CoughAugment, ImageAugment
 from pulmofuse.schema import Modality, Split, subset_name
 from pulmofuse.training import (
+    BagSource,
     FeatureSource,
     InstanceSource,
     Progress,
     SiteAdversary,
     class_weights,
     fit,
-    infer,
+    infer_records,
     is_finished,
     load_best,
-    mean_per_record,
     site_weights,
 )
 
@@ -65,8 +66,10 @@ def train_unimodal(
     torch.manual_seed(seed)
     model = build_model(modality, part, len(classes))
     instances = cohort.caches[modality].instances
-    train = _source(records, Split.TRAIN, instances, classes)
-    val = _source(records, Split.VAL, instances, classes)
+    # Several slices of a patient as separate files are one bag; predictions are made per record.
+    limit = part.preprocessing.max_slices if isinstance(part, CtConfig) else None
+    train = _source(model, records, Split.TRAIN, instances, classes, limit)
+    val = _source(model, records, Split.VAL, instances, classes)
     members = list(model.each()) if isinstance(model, Ensemble) else [model]
     curves = []
     for number, (member, place) in enumerate(
@@ -77,7 +80,7 @@ def train_unimodal(
                 member,
                 train,
                 val,
-                config=part.training,
+                config=bag_training(part.training, train),
                 class_weights=_loss_weights(part.training, train.targets.y, len(classes)),
                 seed=_member_seed(seed, number),
                 folder=place,
@@ -215,16 +218,22 @@ def codes(names: pd.Series, classes: Sequence[str]) -> np.ndarray:
 
 
 def _source(
-    records: pd.DataFrame, split: Split, instances: np.ndarray, classes: Sequence[str]
-) -> InstanceSource:
-    """Instances of one split; sites are numbered over all splits alike."""
+    model: Classifier,
+    records: pd.DataFrame,
+    split: Split,
+    instances: np.ndarray,
+    classes: Sequence[str],
+    patient_limit: int | None = None,
+) -> InstanceSource | BagSource:
+    """Rows of one split as the model reads them; sites are numbered over all splits alike."""
     chosen = (records["split"] == split).to_numpy()
-    rows, counts = instance_rows(records[chosen])
-    return InstanceSource(
+    return record_source(
+        model,
+        records[chosen],
         instances,
-        rows,
-        np.repeat(codes(records.loc[chosen, "y_true"], classes), counts),
-        site=np.repeat(site_codes(records)[chosen], counts),
+        codes(records.loc[chosen, "y_true"], classes),
+        patient_limit,
+        site_codes(records)[chosen],
     )
 
 
@@ -236,7 +245,7 @@ def site_codes(records: pd.DataFrame) -> np.ndarray:
 
 
 def _auxiliary(
-    model: Classifier, config: TrainingConfig, train: InstanceSource, n_classes: int
+    model: Classifier, config: TrainingConfig, train: InstanceSource | BagSource, n_classes: int
 ) -> list[nn.Module]:
     """Losses on the features that the configuration asks for."""
     y, site = train.targets.y, train.targets.site
@@ -249,11 +258,8 @@ def _auxiliary(
 def _calibrate(
     model: Classifier, records: pd.DataFrame, instances: np.ndarray, classes: Sequence[str]
 ) -> Calibration:
-    rows, counts = instance_rows(records)
-    p, _ = infer(frozen(model), instances, rows)
-    return fit_calibration(
-        mean_per_record(p, counts), codes(records["y_true"], classes), len(classes)
-    )
+    seen = infer_records(frozen(model), instances, *instance_rows(records))
+    return fit_calibration(seen.p, codes(records["y_true"], classes), len(classes))
 
 
 def _augmented_source(
@@ -284,25 +290,31 @@ def _augmented_features(
     progress: Progress,
     view: int,
     views: int,
-) -> dict[Modality, np.ndarray]:
-    """Features (records, feature_dim) of one augmented view; zeros outside the training split."""
+) -> dict[Modality, tuple[np.ndarray, np.ndarray | None]]:
+    """Features (records, feature_dim) and log_weight of one augmented view.
+
+    They are zeros outside the training split.
+    """
     out = {}
     for modality, part in parts.items():
         records = cohort.of(modality)
         train = (records["split"] == Split.TRAIN).to_numpy()
-        rows, counts = instance_rows(records[train])
         torch.manual_seed(seed)
         note = f"view {view + 1}/{views} of {modality.value}"
-        _, features = infer(
+        seen = infer_records(
             frozen(part.model),
             cohort.caches[modality].instances,
-            rows,
+            *instance_rows(records[train]),
             augment=augmentation(part.config),
             progress=lambda done, total, note=note: progress(done, total, note),  # type: ignore[misc]
         )
-        values = np.zeros((len(records), features.shape[1]), dtype=np.float32)
-        values[train] = mean_per_record(features, counts)
-        out[modality] = values
+        features = np.zeros((len(records), seen.features.shape[1]), dtype=np.float32)
+        features[train] = seen.features
+        log_weight = None
+        if seen.log_weight is not None:
+            log_weight = np.zeros(len(records))
+            log_weight[train] = seen.log_weight
+        out[modality] = (features, log_weight)
     return out
 
 

@@ -14,9 +14,11 @@ import torch
 from pulmofuse.config import CoughPreprocessing, StudyConfig
 from pulmofuse.files import write_bytes, write_json
 from pulmofuse.inference import Unimodal, grad_cam
+from pulmofuse.models import Classifier
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.preprocessing import LogMel, to_tensor
 from pulmofuse.schema import Modality, Split, iterate
+from pulmofuse.training import model_input
 
 #: Examples of each class and modality in the report.
 EXAMPLES_PER_CLASS = 2
@@ -65,7 +67,7 @@ def write_explanations(
         for i, row in enumerate(iterate(_drawn(rows, config))):
             record = records.loc[row["record_id"]]
             target = config.target.classes.index(row["y_pred"])
-            batch = to_tensor(np.asarray(cohort.caches[modality].instances[[_shown_row(record)]]))
+            batch = _shown_input(part.model, cohort.caches[modality].instances, record)
             cam = grad_cam(part.model, batch, target)
             picture = _picture(cohort, modality, config, record)
             image, overlay = f"{modality.value}-{i}.png", f"{modality.value}-{i}-cam.png"
@@ -96,6 +98,13 @@ def _drawn(rows: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
 def _shown_row(record: Any) -> int:
     """Cache row of the instance that stands for a record: the middle slice or window."""
     return (int(record["start"]) + int(record["stop"])) // 2
+
+
+def _shown_input(model: Classifier, instances: np.ndarray, record: Any) -> torch.Tensor:
+    """(1, ...) what the network reads of a record: the instance that stands for it, or all."""
+    shown = _shown_row(record)
+    first, end = (shown, shown + 1) if model.depth is None else (record["start"], record["stop"])
+    return model_input(model, np.asarray(instances[first:end]), np.array([end - first]))
 
 
 def _picture(cohort: Cohort, modality: Modality, config: StudyConfig, record: Any) -> np.ndarray:

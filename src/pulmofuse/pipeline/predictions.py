@@ -18,7 +18,7 @@ from pulmofuse.evaluation.comparison import PER_RECORD, UNIMODAL
 from pulmofuse.fusion import paired_patients, simulated_patients
 from pulmofuse.inference import FEATURE_METHOD, DecisionFusion, FeatureFusion, Scores
 from pulmofuse.schema import JOIN, Modality, Split, class_columns, subset_name
-from pulmofuse.training import patient_features
+from pulmofuse.training import patient_features, record_shares
 
 #: With fewer complete patients per class and split than this, "auto" simulates patients.
 MIN_PAIRED_PER_CLASS = 5
@@ -80,7 +80,12 @@ def record_predictions(
 
 
 class PatientScores:
-    """Probabilities of patients per modality: the mean over the patient's records.
+    """Probabilities and features of patients per modality, from those of the patient's records.
+
+    They are the mean over the records, or of a model with attention the mean of log-probabilities
+    and features under the records' attention. With one attention and a linear head this equals
+    attention over all instances of the patient in one bag; where a model is neither (an ensemble),
+    it is a weighted geometric mean near that.
 
     Args:
         patients: table of `fusion_patients`.
@@ -105,8 +110,10 @@ class PatientScores:
             where = {record_id: i for i, record_id in enumerate(scored.table.index)}
             for i, record_ids in enumerate(patients[modality.value]):
                 if len(record_ids):
-                    mean = values[[where[r] for r in record_ids]].mean(axis=0)
-                    self.p[i, j], self.p_raw[i, j] = mean[:k], mean[k:]
+                    places = [where[r] for r in record_ids]
+                    weight = None if scored.log_weight is None else scored.log_weight[places]
+                    self.p[i, j] = _joined(values[places, :k], weight)
+                    self.p_raw[i, j] = _joined(values[places, k:], weight)
                     self.has[i, j] = True
 
     def of(self, subset: Sequence[Modality]) -> tuple[np.ndarray, np.ndarray]:
@@ -115,15 +122,19 @@ class PatientScores:
         return np.asarray(self.has[:, mask].all(axis=1)), np.broadcast_to(mask, self.has.shape)
 
     def features(
-        self, values: Mapping[Modality, np.ndarray] | None = None
+        self, values: Mapping[Modality, tuple[np.ndarray, np.ndarray | None]] | None = None
     ) -> dict[str, np.ndarray]:
-        """Mean features (patients, feature_dim) per modality; `values` replaces the records'."""
+        """Features (patients, feature_dim) per modality; `values` replaces the records'.
+
+        Args:
+            values: features (records, feature_dim) and log_weight (records,) or None.
+        """
         out = {}
         for modality, scored in self._scores.items():
             where = {record_id: i for i, record_id in enumerate(scored.table.index)}
-            source = scored.features if values is None else values[modality]
+            source = (scored.features, scored.log_weight) if values is None else values[modality]
             out[modality.value] = patient_features(
-                self.patients[modality.value].tolist(), where, source
+                self.patients[modality.value].tolist(), where, *source
             )
         return out
 
@@ -156,6 +167,14 @@ class PatientScores:
         table[class_columns(self.classes)] = p[keep]
         table[class_columns(self.classes, raw=True)] = p_raw[keep]
         return table
+
+
+def _joined(p: np.ndarray, log_weight: np.ndarray | None) -> np.ndarray:
+    """Probabilities (classes,) of a patient from those of the records (records, classes)."""
+    if log_weight is None:
+        return np.asarray(p.mean(axis=0))
+    log_p = record_shares(log_weight) @ np.log(np.maximum(p, np.finfo(float).tiny))
+    return record_shares(log_p)
 
 
 def decision_predictions(

@@ -10,7 +10,7 @@ from pulmofuse.preprocessing.prepare import (
     instance_shape,
     prepare,
 )
-from pulmofuse.preprocessing.tensors import to_tensor
+from pulmofuse.preprocessing.tensors import to_tensor, to_volumes
 
 __all__ = [
     "Cache",
@@ -26,4 +26,5 @@ __all__ = [
     "instance_shape",
     "prepare",
     "to_tensor",
+    "to_volumes",
 ]

@@ -34,3 +34,29 @@ def to_tensor(instances: npt.NDArray[Any]) -> Tensor:
         f"no instances have type {instances.dtype} and {instances.ndim} axes;"
         " images are uint8 (n, height, width), coughs int16 (n, samples)"
     )
+
+
+def to_volumes(slices: Tensor, counts: Tensor, depth: int) -> Tensor:
+    """Records of any number of slices as volumes of one depth, interpolated linearly.
+
+    The first and last slices stay where they are; a record of one slice is that slice `depth`
+    times.
+
+    Args:
+        slices: (n, 1, height, width), those of one record next to each other and in order.
+        counts: (records,) int, how many slices each record has, at least one.
+        depth: slices of each volume.
+
+    Returns:
+        (records, depth, height, width). The slices stand where images have channels, so that a
+        batch augmentation changes all slices of a volume alike.
+    """
+    last = (counts - 1)[:, None]
+    # A volume of one slice is cut half-way along the axis.
+    place = torch.arange(depth) * last / (depth - 1) if depth > 1 else last / 2
+    low = place.floor()
+    start = (counts.cumsum(0) - counts)[:, None]
+    first = start + low.long()
+    second = start + torch.minimum(low.long() + 1, last)
+    flat = slices.squeeze(1)
+    return torch.lerp(flat[first], flat[second], (place - low)[..., None, None])

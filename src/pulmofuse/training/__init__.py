@@ -1,26 +1,31 @@
 """Training of every model, and prediction with what was trained."""
 
 from pulmofuse.training.adversarial import SiteAdversary, site_weights
-from pulmofuse.training.data import InstanceSource, Targets
+from pulmofuse.training.data import BagSource, InstanceSource, Targets, VolumeSource
 from pulmofuse.training.fit import Progress, fit, is_finished, load_best
-from pulmofuse.training.fusion import FeatureSource, patient_features
+from pulmofuse.training.fusion import FeatureSource, patient_features, record_shares
 from pulmofuse.training.module import class_weights
-from pulmofuse.training.predict import infer, mean_per_record
+from pulmofuse.training.predict import Inferred, infer_records, mean_per_record, model_input
 from pulmofuse.training.unfreezing import check_stages
 
 __all__ = [
+    "BagSource",
     "FeatureSource",
+    "Inferred",
     "InstanceSource",
     "Progress",
     "SiteAdversary",
     "Targets",
+    "VolumeSource",
     "check_stages",
     "class_weights",
     "fit",
-    "infer",
+    "infer_records",
     "is_finished",
     "load_best",
     "mean_per_record",
+    "model_input",
     "patient_features",
+    "record_shares",
     "site_weights",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pulmofuse.preprocessing import to_tensor
+from pulmofuse.preprocessing import to_tensor, to_volumes
 from pulmofuse.training.sampling import draw_epoch
 
 
@@ -92,6 +92,79 @@ class InstanceSource(Dataset[Batch]):
         chosen = np.asarray(rows)
         known = self.targets.take(torch.as_tensor(chosen))
         return (to_tensor(self._instances[self._rows[chosen]]),), known
+
+
+class BagSource(Dataset[Batch]):
+    """Bags of instances, each with one class: the slices of a patient, the windows of a cough.
+
+    Args:
+        instances: (rows, ...) as cached, possibly memory-mapped.
+        rows: (n,) row numbers to use, those of one bag next to each other.
+        counts: (bags,) how many rows each bag has, at least one.
+        y: (bags,) class index of each bag.
+        site, findings: as in `Targets`, for all bags.
+    """
+
+    def __init__(
+        self,
+        instances: np.ndarray,
+        rows: np.ndarray,
+        counts: np.ndarray,
+        y: np.ndarray,
+        *,
+        site: np.ndarray | None = None,
+        findings: np.ndarray | None = None,
+    ) -> None:
+        bags = InstanceSource(instances, np.empty(0), y, site=site, findings=findings)
+        self.targets = bags.targets
+        self._instances = instances
+        self._bags = np.split(rows, np.cumsum(counts)[:-1])
+
+    @property
+    def mean_size(self) -> float:
+        """Instances of a bag, on average."""
+        return sum(map(len, self._bags)) / len(self._bags)
+
+    def __len__(self) -> int:
+        """Number of bags."""
+        return len(self._bags)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        """Inputs x (instances of these bags, ...) and counts (bags,), and what is known of each."""
+        return self._read(rows), self.targets.take(torch.as_tensor(np.asarray(rows)))
+
+    def _read(self, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = [self._bags[row] for row in rows]
+        counts = torch.tensor([len(bag) for bag in chosen])
+        return to_tensor(self._instances[np.concatenate(chosen)]), counts
+
+
+class VolumeSource(BagSource):
+    """Bags of slices as volumes.
+
+    Args:
+        instances, rows, counts, y, site, findings: as in `BagSource`.
+        depth: slices of each volume.
+    """
+
+    def __init__(
+        self,
+        instances: np.ndarray,
+        rows: np.ndarray,
+        counts: np.ndarray,
+        y: np.ndarray,
+        *,
+        depth: int,
+        site: np.ndarray | None = None,
+        findings: np.ndarray | None = None,
+    ) -> None:
+        super().__init__(instances, rows, counts, y, site=site, findings=findings)
+        self._depth = depth
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        """Inputs `(bags, depth, height, width)`, and what is known of each bag."""
+        volumes = to_volumes(*self._read(rows), self._depth)
+        return (volumes,), self.targets.take(torch.as_tensor(np.asarray(rows)))
 
 
 #: Batch normalisation cannot train on one row.

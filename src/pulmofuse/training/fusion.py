@@ -39,7 +39,10 @@ class FeatureSource(Dataset[Batch]):
 
 
 def patient_features(
-    patients: Sequence[Sequence[str]], records: Mapping[str, int], features: np.ndarray
+    patients: Sequence[Sequence[str]],
+    records: Mapping[str, int],
+    features: np.ndarray,
+    log_weight: np.ndarray | None = None,
 ) -> np.ndarray:
     """Mean feature vector of each patient's records in one modality; zeros where there are none.
 
@@ -47,6 +50,7 @@ def patient_features(
         patients: record_ids of each patient.
         records: row in `features` of each record_id.
         features: (records, feature_dim).
+        log_weight: (records,) as in `Inferred`; None weighs all records alike.
 
     Returns:
         (patients, feature_dim) float32.
@@ -54,5 +58,15 @@ def patient_features(
     out = np.zeros((len(patients), features.shape[1]), dtype=np.float32)
     for row, record_ids in enumerate(patients):
         if len(record_ids):
-            out[row] = features[[records[r] for r in record_ids]].mean(axis=0)
+            places = [records[r] for r in record_ids]
+            if log_weight is None:
+                out[row] = features[places].mean(axis=0)
+            else:
+                out[row] = record_shares(log_weight[places]) @ features[places]
     return out
+
+
+def record_shares(log_weight: np.ndarray) -> np.ndarray:
+    """Shares (records,) of a patient's records that sum to 1: the softmax of `log_weight`."""
+    shares = np.exp(log_weight - log_weight.max())
+    return np.asarray(shares / shares.sum())
