@@ -94,7 +94,8 @@ def log_mel(sounds: FloatArray, config: CoughPreprocessing) -> FloatArray:
     mel = mel_filters(config) @ power.swapaxes(-1, -2)
     decibel = 10.0 * np.log10(np.maximum(mel, np.float32(FLOOR_POWER)))
     floor = decibel.max(axis=(-1, -2), keepdims=True) - TOP_DB
-    return np.maximum(decibel, floor).astype(np.float32)
+    out: FloatArray = np.maximum(decibel, floor).astype(np.float32)
+    return out
 
 
 def mfcc(sounds: FloatArray, config: CoughPreprocessing) -> FloatArray:
@@ -107,4 +108,5 @@ def mfcc(sounds: FloatArray, config: CoughPreprocessing) -> FloatArray:
     Returns:
         (..., n_mfcc, 1 + samples // hop_length); coefficient 0 is the level.
     """
-    return dct_basis(config.n_mfcc, config.n_mels) @ log_mel(sounds, config)
+    out: FloatArray = dct_basis(config.n_mfcc, config.n_mels) @ log_mel(sounds, config)
+    return out

@@ -38,7 +38,7 @@ class LogMel(nn.Module):
 
     def forward(self, sounds: Tensor) -> Tensor:
         """Log-mel spectrogram of each sound; float32 whatever the autocast."""
-        pieces = sounds.split(_CPU_CLIPS) if sounds.device.type == "cpu" else (sounds,)
+        pieces = torch.split(sounds, _CPU_CLIPS) if sounds.device.type == "cpu" else (sounds,)
         with torch.autocast(sounds.device.type, enabled=False):
             return torch.cat([self._decibel(piece) for piece in pieces])
 
