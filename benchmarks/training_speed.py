@@ -46,8 +46,8 @@ from pulmofuse.training.checkpoint import SafetensorsCheckpoint
 from pulmofuse.training.module import TrainingModule
 
 CLASSES, BATCH, SIZE, N_VAL = 3, 32, 224, 32
-PLAIN_EPOCHS, OUR_EPOCHS = 1, 3
-TRIAL_BATCHES = 1
+PLAIN_EPOCHS, OUR_EPOCHS = 2, 4
+TRIAL_BATCHES = 3
 CONFIG = CxrConfig(model=ImageModelConfig(backbone="resnet18", weights="none"))
 
 
@@ -61,7 +61,7 @@ def make_files(folder: Path, n: int) -> tuple[list[str], np.ndarray]:
         grey = cv2.resize(drawn[i % len(drawn)], (side, side), interpolation=cv2.INTER_AREA)
         grey = cv2.add(grey, rng.integers(0, 12, grey.shape, dtype=np.uint8))
         names.append(f"{i:05d}.{'png' if i % 2 else 'jpg'}")
-        cv2.imwrite(str(folder / names[-1]), grey, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        cv2.imwrite(str(folder / names[-1]), grey)
     return names, np.arange(n) % CLASSES
 
 

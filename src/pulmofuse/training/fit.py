@@ -30,7 +30,8 @@ Progress = Callable[[int, int, str], None]
 
 _LAST, _BEST = "last.safetensors", "best.safetensors"
 _AVERAGE_PREFIX = "average."
-_VALIDATION_BATCH = 64
+#: Validation keeps no gradients, so that twice the training batch needs less memory than training.
+_VALIDATION_BATCH, _VALIDATION_FACTOR = 64, 2
 
 
 def fit(
@@ -78,11 +79,16 @@ def fit(
             trainer.fit(
                 module,
                 loader(train, batches),
-                loader(val, OrderedBatches(len(val), _VALIDATION_BATCH)),
+                loader(val, OrderedBatches(len(val), _validation_batch(config.batch_size))),
                 ckpt_path=str(folder / _LAST) if done else None,
                 weights_only=False,
             )
     return load_best(model, folder)
+
+
+def _validation_batch(batch_size: int) -> int:
+    """Rows that are validated at a time: small where a person chose small training batches."""
+    return min(_VALIDATION_BATCH, _VALIDATION_FACTOR * batch_size)
 
 
 def is_finished(folder: Path, config: TrainingConfig) -> bool:
