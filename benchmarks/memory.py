@@ -35,7 +35,7 @@ from machine import facts, status, write
 from torch import nn
 
 from pulmofuse.config import CxrConfig, CxrPreprocessing, ImageModelConfig, TrainingConfig
-from pulmofuse.models import Backbone, ImageClassifier, build_cxr_model
+from pulmofuse.models import Classifier, build_cxr_model
 from pulmofuse.preprocessing import Cache, ImageAugment, build_cache
 from pulmofuse.schema import Modality
 from pulmofuse.sources.phantom import draw_cxr
@@ -60,12 +60,17 @@ def make_files(folder: Path, n: int, size: int) -> list[str]:
     return names
 
 
-def tiny(feature_dim: int = 16) -> ImageClassifier:
+class Tiny(Classifier):
     """A network that costs next to nothing at any size."""
-    body = nn.Sequential(
-        nn.Conv2d(1, 8, 8, stride=8), nn.ReLU(), nn.Conv2d(8, feature_dim, 4, stride=4), nn.ReLU()
-    )
-    return ImageClassifier(Backbone(body, feature_dim, 0.5, 0.25), CLASSES, 0.0)
+
+    def __init__(self) -> None:
+        super().__init__(16, CLASSES, 0.0)
+        self.body = nn.Sequential(nn.Conv2d(1, 8, 8, stride=8), nn.ReLU(), nn.Conv2d(8, 16, 4, 4))
+
+    def feature_map(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, 1, h, w) -> (n, 16, h / 32, w / 32)."""
+        y: torch.Tensor = self.body(x)
+        return y
 
 
 def resident() -> dict[str, int]:
@@ -121,7 +126,7 @@ def child(n: int, size: int, folder: Path) -> dict[str, Any]:
         "cache_gib": round(cache.instances.nbytes / 2**30, 2),
         "before": before,
         "cache_opened": resident() | {"peak": peak()},
-        "epoch_tiny_network": train(cache, tiny(), rows, 1),
+        "epoch_tiny_network": train(cache, Tiny(), rows, 1),
     }
     spread = rows[np.linspace(0, n - 1, N_REAL + N_VAL).astype(int)]
     model = build_cxr_model(config, CLASSES)
