@@ -1,6 +1,6 @@
 """Resident memory while training on 1,000 and on 5,000 images of 1,024 px.
 
-    python benchmarks/memory.py [--rows 1000 5000] [--size 1024]
+    python benchmarks/memory.py [--rows 1000 5000] [--size 1024] [--backbone resnet18]
 
 The instances are 1,024 px themselves (`cxr.preprocessing.size=1024`): 1 MiB a row, 5 GiB of
 `instances.bin` for 5,000, made here as a cache makes them, out of drawn X-rays and noise, and
@@ -9,8 +9,8 @@ deleted afterwards. Each number of rows is measured in a process of its own, thr
 1. an *epoch over all rows* with batches of 4 and a tiny network (two strided convolutions), because
    a real one would take an hour on two cores. Reading, augmentation, averaging and logging are
    those of every study; RSS is read after each step.
-2. *16 rows spread over the whole cache* with EfficientNet-Lite0, batches of 4 accumulated to 8:
-   what the activations of a real network at 1,024 px need on top.
+2. *16 rows spread over the whole cache* with ResNet-18, batches of 4 accumulated to 8: what the
+   activations of a real network at 1,024 px need on top.
 
 `rss` is what the kernel counts as resident, `anon` the memory of the process itself and `file` the
 pages of mapped files (libraries and the cache). `peak` is the highest `rss` of the whole process
@@ -35,7 +35,7 @@ from machine import facts, status, write
 from torch import nn
 
 from pulmofuse.config import CxrConfig, CxrPreprocessing, ImageModelConfig, TrainingConfig
-from pulmofuse.models import Classifier, build_cxr_model
+from pulmofuse.models import BACKBONES, Classifier, build_cxr_model
 from pulmofuse.preprocessing import Cache, ImageAugment, build_cache
 from pulmofuse.schema import Modality
 from pulmofuse.sources.phantom import draw_cxr
@@ -112,11 +112,12 @@ def train(cache: Cache, model: nn.Module, rows: np.ndarray, accumulate: int) -> 
     }
 
 
-def child(n: int, size: int, folder: Path) -> dict[str, Any]:
+def child(n: int, size: int, backbone: str, folder: Path) -> dict[str, Any]:
     """Measure in this process, which does nothing else."""
     torch.manual_seed(0)
     config = CxrConfig(
-        preprocessing=CxrPreprocessing(size=size), model=ImageModelConfig(weights="none")
+        preprocessing=CxrPreprocessing(size=size),
+        model=ImageModelConfig(backbone=backbone, weights="none"),
     )
     names = [f"{i:05d}.jpg" for i in range(n)]
     before = resident()
@@ -130,7 +131,7 @@ def child(n: int, size: int, folder: Path) -> dict[str, Any]:
     }
     spread = rows[np.linspace(0, n - 1, N_REAL + N_VAL).astype(int)]
     model = build_cxr_model(config, CLASSES)
-    out["efficientnet_lite0"] = train(cache, model, spread, 2)
+    out["network"] = train(cache, model, spread, 2)
     return out
 
 
@@ -139,34 +140,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 5000])
     parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--backbone", default="resnet18", choices=BACKBONES)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:
-        print(json.dumps(child(arguments.rows[0], arguments.size, arguments.child)))
+        found = child(arguments.rows[0], arguments.size, arguments.backbone, arguments.child)
+        print(json.dumps(found))
         return
+    shared = ["--size", str(arguments.size), "--backbone", arguments.backbone]
     machine = facts()
-    found: dict[str, Any] = {}
+    by_rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_files(folder, max(arguments.rows), arguments.size)
         for n in sorted(arguments.rows):
-            command = [sys.executable, __file__, "--rows", str(n), "--size", str(arguments.size)]
-            done = subprocess.run(
-                [*command, "--child", name], check=True, stdout=subprocess.PIPE, text=True
-            )
-            found[str(n)] = json.loads(done.stdout)
-    first, last = (found[str(n)] for n in (min(arguments.rows), max(arguments.rows)))
+            command = [sys.executable, __file__, "--rows", str(n), "--child", name, *shared]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            by_rows[str(n)] = json.loads(done.stdout)
+    first, last = (by_rows[str(n)] for n in (min(arguments.rows), max(arguments.rows)))
     results = {
         "size": arguments.size,
         "batch": BATCH,
-        "by_rows": found,
-        "peak_mib": {n: run["efficientnet_lite0"]["peak"] for n, run in found.items()},
-        "below_limit": all(r["efficientnet_lite0"]["peak"] < LIMIT_MIB for r in found.values()),
+        "backbone": arguments.backbone,
+        "by_rows": by_rows,
+        "peak_mib": {n: run["network"]["peak"] for n, run in by_rows.items()},
+        "below_limit": all(r["network"]["peak"] < LIMIT_MIB for r in by_rows.values()),
         "growth_of_epoch_peak_mib": last["epoch_tiny_network"]["peak"]
         - first["epoch_tiny_network"]["peak"],
     }
-    command = f"python benchmarks/memory.py --rows {' '.join(map(str, arguments.rows))}"
-    write("memory", f"{command} --size {arguments.size}", results, machine)
+    rows = ["--rows", *map(str, arguments.rows)]
+    write("memory", " ".join(["python benchmarks/memory.py", *rows, *shared]), results, machine)
 
 
 if __name__ == "__main__":

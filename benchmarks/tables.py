@@ -149,7 +149,7 @@ def memory(r: dict[str, Any]) -> str:
     for n, run in r["by_rows"].items():
         for key, title in (
             ("epoch_tiny_network", "an epoch, tiny network"),
-            ("efficientnet_lite0", "EfficientNet-Lite0"),
+            ("network", r["backbone"]),
         ):
             part, along = run[key], run[key]["along_the_epoch"]
             rss = " → ".join(str(step["rss"]) for step in along)
