@@ -8,11 +8,13 @@ bfloat16 autocast with channels last for training, as `training.fit` does it, an
 float32, channels last and folded normalisation (`models.frozen`), as `training.infer` does it.
 Plain and ours take turns and the fastest step of each counts.
 
-The peak is that of a product of two large matrices in the same process. FLOPs of the forward pass
-are counted by `torch.utils.flop_counter` (two per multiplication and addition, convolutions and
-matrix products only), so memory-bound layers (normalisation, activations, depthwise convolutions)
-lower a share. A training step is three times that: the gradients of input and weights cost as much
-as the forward pass each. (The counter's own figure for the backward pass ignores groups, and gives
+The peak is that of the same process on a product of two large matrices (MKL) or a 3 x 3 convolution
+of 256 channels (oneDNN), whichever is higher: on some processors MKL reaches half of what oneDNN
+does in float32. Load by others makes it wrong. FLOPs of the forward pass are counted by
+`torch.utils.flop_counter` (two per multiplication and addition, convolutions and matrix products
+only), so memory-bound layers (normalisation, activations, depthwise convolutions) lower a share. A
+training step is three times that: the gradients of input and weights cost as much as the forward
+pass each. (The counter's own figure for the backward pass ignores groups, and gives
 EfficientNet-Lite0 fourteen times too much.)
 Writes benchmarks/results/backbones.json.
 """
@@ -27,6 +29,7 @@ from typing import Any
 import torch
 from machine import facts, write
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 from torch.utils.flop_counter import FlopCounterMode
 
 from pulmofuse.models import BACKBONES, ImageClassifier, build_backbone, frozen
@@ -38,10 +41,20 @@ CHANNELS_LAST = torch.channels_last
 
 
 def peak_gflops(dtype: torch.dtype) -> float:
-    """GFLOP/s of a product of two square matrices, the fastest of several."""
+    """GFLOP/s of a large matrix product or 3 x 3 convolution, whichever library is faster."""
     left, right = (torch.randn(PEAK_SIDE, PEAK_SIDE).to(dtype) for _ in range(2))
-    seconds = min(seconds_of(lambda: left @ right) for _ in range(PEAK_ROUNDS))
-    return round(2 * PEAK_SIDE**3 / seconds / 1e9, 1)
+    n, channels, side = 8, 256, 56
+    images, weight = (
+        torch.randn(shape).to(dtype).contiguous(memory_format=CHANNELS_LAST)
+        for shape in ((n, channels, side, side), (channels, channels, 3, 3))
+    )
+    works: tuple[tuple[Callable[[], object], int], ...] = (
+        (lambda: left @ right, 2 * PEAK_SIDE**3),
+        (lambda: conv2d(images, weight, padding=1), 2 * 9 * n * side**2 * channels**2),
+    )
+    with torch.inference_mode():
+        rates = [flop / seconds_of(work) for _ in range(PEAK_ROUNDS) for work, flop in works]
+    return round(max(rates) / 1e9, 1)
 
 
 def seconds_of(work: Callable[[], object]) -> float:
