@@ -68,6 +68,12 @@ def home(folder: Path) -> Path:
     return next(folder.glob("cxr-*"))
 
 
+def mapped_bytes() -> int:
+    """Bytes of mapped files that are resident in this process."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssFile"))
+
+
 class TestContent:
     def test_instances_are_those_of_prepare(self, root: Path, tmp_path: Path) -> None:
         cache = build(root, tmp_path / "cache")
@@ -76,6 +82,36 @@ class TestContent:
             np.testing.assert_array_equal(cache.instances[cache.rows(path)], expected.instances)
         traits = json.loads(cache.index["traits"].iloc[0])
         assert traits == prepare(root / "0.png", Modality.CXR, CONFIG).seen.traits
+
+    @pytest.mark.parametrize(
+        "key", [3, [3, 0, 3], slice(2, 5), np.array([6, 1]), (slice(None), 4), (2, 3, 4)], ids=str
+    )
+    def test_rows_are_found_as_in_any_array(self, root: Path, tmp_path: Path, key: Any) -> None:
+        rows = build(root, tmp_path / "cache").instances
+        found = rows[key]
+        np.testing.assert_array_equal(found, np.array(rows)[key])
+        with pytest.raises((ValueError, TypeError)):
+            rows[key] = 0
+
+    @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+    def test_rows_that_were_read_do_not_stay_resident(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mib = 1 << 20
+        monkeypatch.setattr(cache_module, "_RESIDENT_BYTES", 4 * mib)
+        (tmp_path / "data").mkdir()
+        names = [f"{i}.png" for i in range(40)]
+        for i, name in enumerate(names):
+            (tmp_path / "data" / name).write_bytes(image(i))
+        config = CxrPreprocessing(size=1024)
+        folder = tmp_path / "cache"
+        rows = build_cache(names, tmp_path / "data", Modality.CXR, config, folder).instances
+        assert rows.nbytes == 40 * mib
+        before = mapped_bytes()
+        order = np.random.default_rng(0).permutation(40)
+        read = np.concatenate([rows[batch] for batch in np.split(order, 20)])
+        assert mapped_bytes() - before < 12 * mib
+        np.testing.assert_array_equal(read, np.array(rows)[order])
 
     def test_tables_follow_the_order_asked_for(self, root: Path, tmp_path: Path) -> None:
         cache = build(root, tmp_path / "cache")

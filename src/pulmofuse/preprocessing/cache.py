@@ -18,6 +18,7 @@ prepare the same list hold the same bytes.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,8 @@ _BATCH_FILES = 16
 #: each flush writes the whole table anew, so a fixed number would cost quadratic time.
 _FLUSH_FILES, _FLUSH_SHARE = 64, 20
 _MAX_THREADS = 4
+#: Rows copied out of a cache before their pages are let go; smaller caches stay mapped.
+_RESIDENT_BYTES = 256 << 20
 
 _SEEN_COLUMNS = ["traits", "fingerprint", "remarks"]
 _INDEX_COLUMNS = ["path", "start", "stop", "sha256", *_SEEN_COLUMNS, "size", "mtime_ns"]
@@ -332,7 +335,7 @@ class _Builder:
         """The wanted paths as a memory-mapped cache."""
         shape, dtype = (state.n_rows, *self._shape), instance_dtype(self.modality)
         instances: npt.NDArray[Any] = (
-            np.memmap(self.home / _INSTANCES, dtype=dtype, mode="r", shape=shape)
+            _MappedRows(self.home / _INSTANCES, dtype=dtype, mode="r", shape=shape)
             if state.n_rows
             else np.empty(shape, dtype=dtype)
         )
@@ -341,6 +344,30 @@ class _Builder:
         return Cache(
             instances, _table(readable, _INDEX_COLUMNS), _table(unreadable, _UNREADABLE_COLUMNS)
         )
+
+
+class _MappedRows(np.memmap[Any, np.dtype[Any]]):
+    """Memory-mapped rows that do not stay resident once they have been copied out.
+
+    What was read of a map counts as memory of the process until somebody else needs the memory:
+    an epoch over a cache of 20 GiB then looks like a process of 20 GiB, and is killed where memory
+    is counted (containers, batch systems). The pages stay in the system's cache of files.
+    """
+
+    _read_bytes = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        """As any array: a view of a slice, a copy of a list of rows."""
+        found = super().__getitem__(key)
+        if not isinstance(found, _MappedRows) or np.may_share_memory(found, self):
+            return found
+        self._read_bytes += found.nbytes
+        mapped = self.base
+        if self._read_bytes > _RESIDENT_BYTES and isinstance(mapped, mmap.mmap):
+            self._read_bytes = 0
+            if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+                mapped.madvise(mmap.MADV_DONTNEED)
+        return found.view(np.ndarray)
 
 
 def _table(rows: Any, columns: list[str]) -> pd.DataFrame:

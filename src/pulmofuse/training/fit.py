@@ -32,7 +32,8 @@ Progress = Callable[[int, int, str], None]
 
 _LAST, _BEST = "last.safetensors", "best.safetensors"
 _AVERAGE_PREFIX = "average."
-_VALIDATION_BATCH = 64
+#: Validation keeps no gradients, so that twice the training batch needs less memory than training.
+_VALIDATION_BATCH, _VALIDATION_FACTOR = 64, 2
 
 
 def fit(
@@ -93,7 +94,7 @@ def fit(
             trainer.fit(
                 module,
                 loader(train, batches),
-                loader(val, OrderedBatches(len(val), _VALIDATION_BATCH)),
+                loader(val, OrderedBatches(len(val), _validation_batch(config.batch_size))),
                 ckpt_path=str(folder / _LAST) if done else None,
                 weights_only=False,
             )
@@ -106,6 +107,11 @@ def _cells(train: BatchSource, config: TrainingConfig) -> np.ndarray | None:
         return None
     y, site = train.targets.y, train.targets.site
     return balanced_cells(config.sampling, y.numpy(), None if site is None else site.numpy())
+
+
+def _validation_batch(batch_size: int) -> int:
+    """Rows that are validated at a time: small where a person chose small training batches."""
+    return min(_VALIDATION_BATCH, _VALIDATION_FACTOR * batch_size)
 
 
 def is_finished(folder: Path, config: TrainingConfig) -> bool:
