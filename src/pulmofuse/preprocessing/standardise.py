@@ -1,0 +1,130 @@
+"""What an image owes to its site, taken out: its grey curve, its letters, what is not lung.
+
+Each function takes one plane (height, width) and needs nothing but it: no statistics of a data
+set, so that a single image at serving time takes the very path of the training images.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+
+from pulmofuse.curation.burnt_in import text_lines
+
+FloatArray = npt.NDArray[np.float32]
+ByteArray = npt.NDArray[np.uint8]
+#: Rows and columns of a part of an image.
+Box = tuple[slice, slice]
+Histogram = Literal["equalised", "clahe", "matched"]
+
+#: Grey levels that are told apart when a distribution is measured (12 bits, as detectors deliver).
+_LEVELS = 4096
+#: Contrast limit and tiles per side of CLAHE: the usual ones (Zuiderveld 1994; OpenCV).
+_CLIP_LIMIT, _TILES = 2.0, 8
+#: Letters are painted over with this much around them, as a share of their height, because their
+#: edges are blurred by compression; pixels, at least.
+_LETTER_EDGE, _LEAST_EDGE = 0.25, 2
+
+
+def box_in_pixels(
+    box: tuple[float, float, float, float], shape: tuple[int, int], margin: float
+) -> Box:
+    """Rows and columns of a box of shares, widened on each side and cut at the image.
+
+    Args:
+        box: top, bottom, left, right as shares of the sides.
+        shape: height and width of the image, pixels.
+        margin: what is added on each side, as a share of the box's own height or width.
+    """
+    spans = []
+    for (low, high), length in zip((box[:2], box[2:]), shape, strict=True):
+        extra = margin * (high - low)
+        first = max(0, int(np.floor((low - extra) * length)))
+        last = min(length, int(np.ceil((high + extra) * length)))
+        spans.append(slice(first, last))
+    return spans[0], spans[1]
+
+
+def standardise_histogram(unit: FloatArray, method: Histogram, region: Box) -> FloatArray:
+    """Bring the grey levels of an image to a distribution that is the same for all images.
+
+    `equalised` and `matched` are one monotone curve for the whole image, which brings the levels
+    inside `region` to equal shares or to the reference; letters and borders outside it follow and
+    do not steer. `clahe` equalises locally, with limited contrast (Pizer 1987, Zuiderveld 1994).
+
+    Args:
+        unit: (height, width) in [0, 1].
+        method: which.
+        region: the part of the image whose levels decide, for the first two.
+
+    Returns:
+        The same shape, in [0, 1].
+    """
+    if method == "clahe":
+        clahe = cv2.createCLAHE(_CLIP_LIMIT, (_TILES, _TILES))
+        # OpenCV's limit is per grey level and useless with 16 bits, where no level repeats.
+        grey = np.rint(np.clip(unit, 0.0, 1.0) * 255).astype(np.uint8)
+        return np.asarray(clahe.apply(grey), np.float32) / np.float32(255)
+    levels = np.rint(np.clip(unit, 0.0, 1.0) * (_LEVELS - 1)).astype(np.intp)
+    counts = np.bincount(levels[region].ravel(), minlength=_LEVELS)
+    # A level stands in the middle of its own share, so that inverting an image inverts the result.
+    ranks = (np.cumsum(counts) - counts / 2) / counts.sum()
+    curve = ranks if method == "equalised" else reference_greys(ranks)
+    return np.asarray(curve[levels], np.float32)
+
+
+def reference_greys(ranks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Grey level in [0, 1] of each rank in [0, 1] of the reference image.
+
+    The reference follows from our own normalisation and from no data set: percentile 1 becomes
+    black and percentile 99 white, and between them greys are normally distributed about .5, the
+    distribution that assumes least for a given mean and spread (Jaynes 1957). So its standard
+    deviation is .5 / 2.326. Equal shares would spend half of the levels on the darkest and
+    brightest half of the pixels; here the middle tones, lung and mediastinum, get more of them.
+    """
+    spread = 0.5 / ndtri(0.99)
+    greys: npt.NDArray[np.float64] = np.clip(0.5 + spread * ndtri(ranks), 0.0, 1.0)
+    return greys
+
+
+def paint_letters(plane: FloatArray, grey: ByteArray) -> FloatArray:
+    """Replace the lines of text that `curation.burnt_in` finds by the mean of their surroundings.
+
+    Args:
+        plane: (height, width), any unit.
+        grey: the same image as the eye sees it, in which letters are looked for.
+
+    Returns:
+        A copy, or the plane itself where there are none.
+    """
+    lines = text_lines(grey)
+    if not lines:
+        return plane
+    kept = np.ones(plane.shape, np.float32)
+    for x, y, width, height in lines:
+        edge = max(_LEAST_EDGE, round(_LETTER_EDGE * height))
+        kept[max(0, y - edge) : y + height + edge, max(0, x - edge) : x + width + edge] = 0.0
+    out = plane.copy()
+    for x, y, width, height in lines:
+        around = 3 * max(_LEAST_EDGE, height)
+        part = (
+            slice(max(0, y - around), y + height + around),
+            slice(max(0, x - around), x + width + around),
+        )
+        weight = kept[part]
+        if weight.any():
+            out[part] = np.where(weight > 0, out[part], _surroundings(plane[part], weight, height))
+    return out
+
+
+def _surroundings(plane: FloatArray, weight: FloatArray, height: int) -> FloatArray:
+    """Weighted local mean of a part of an image (normalised convolution, Knutsson 1993)."""
+    sigma = max(1.0, height / 2)
+    total = cv2.GaussianBlur(plane * weight, (0, 0), sigma)
+    share = cv2.GaussianBlur(weight, (0, 0), sigma)
+    mean = float((plane * weight).sum() / weight.sum())
+    return np.asarray(np.where(share > 1e-3, total / np.maximum(share, 1e-3), mean), np.float32)
