@@ -21,8 +21,11 @@ ByteArray = npt.NDArray[np.uint8]
 Box = tuple[slice, slice]
 Histogram = Literal["equalised", "clahe", "matched"]
 
-#: Grey levels that are told apart when a distribution is measured (12 bits, as detectors deliver).
-_LEVELS = 4096
+#: Bins of the distribution of grey levels: as many as 8 bits tell apart.
+_BINS = 256
+#: Most that a bin may hold, as a multiple of an equal share. A CT window cuts all soft tissue to
+#: white: without a limit the two levels that compression leaves of it would be torn far apart.
+_FULLEST = 4.0
 #: Contrast limit and tiles per side of CLAHE: the usual ones (Zuiderveld 1994; OpenCV).
 _CLIP_LIMIT, _TILES = 2.0, 8
 #: Letters are painted over with this much around them, as a share of their height, because their
@@ -54,7 +57,9 @@ def standardise_histogram(unit: FloatArray, method: Histogram, region: Box) -> F
 
     `equalised` and `matched` are one monotone curve for the whole image, which brings the levels
     inside `region` to equal shares or to the reference; letters and borders outside it follow and
-    do not steer. `clahe` equalises locally, with limited contrast (Pizer 1987, Zuiderveld 1994).
+    do not steer. What one level holds beyond four equal shares is dealt to all levels alike, so
+    that `equalised` raises contrast five-fold at most and what is saturated stays flat. `clahe`
+    equalises locally, with limited contrast too (Pizer 1987, Zuiderveld 1994).
 
     Args:
         unit: (height, width) in [0, 1].
@@ -69,12 +74,13 @@ def standardise_histogram(unit: FloatArray, method: Histogram, region: Box) -> F
         # OpenCV's limit is per grey level and useless with 16 bits, where no level repeats.
         grey = np.rint(np.clip(unit, 0.0, 1.0) * 255).astype(np.uint8)
         return np.asarray(clahe.apply(grey), np.float32) / np.float32(255)
-    levels = np.rint(np.clip(unit, 0.0, 1.0) * (_LEVELS - 1)).astype(np.intp)
-    counts = np.bincount(levels[region].ravel(), minlength=_LEVELS)
-    # A level stands in the middle of its own share, so that inverting an image inverts the result.
-    ranks = (np.cumsum(counts) - counts / 2) / counts.sum()
-    curve = ranks if method == "equalised" else reference_greys(ranks)
-    return np.asarray(curve[levels], np.float32)
+    counts, edges = np.histogram(unit[region], bins=_BINS, range=(0.0, 1.0))
+    shares = counts / counts.sum()
+    limited = np.minimum(shares, _FULLEST / _BINS)
+    ranks = np.concatenate([[0.0], np.cumsum(limited + (1.0 - limited.sum()) / _BINS)])
+    ranks = np.minimum(ranks, 1.0)  # rounding
+    curve = np.interp(unit, edges, ranks)
+    return np.asarray(curve if method == "equalised" else reference_greys(curve), np.float32)
 
 
 def reference_greys(ranks: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
