@@ -31,6 +31,9 @@ _CLIP_LIMIT, _TILES = 2.0, 8
 #: Letters are painted over with this much around them, as a share of their height, because their
 #: edges are blurred by compression; pixels, at least.
 _LETTER_EDGE, _LEAST_EDGE = 0.25, 2
+#: A line may go on for so many letter heights on either side of what was found of it; there its
+#: strokes stand out by so many grey levels.
+_LINE_GOES_ON, _STROKE_CONTRAST = 12, 40
 
 
 def box_in_pixels(
@@ -46,9 +49,8 @@ def box_in_pixels(
     spans = []
     for (low, high), length in zip((box[:2], box[2:]), shape, strict=True):
         extra = margin * (high - low)
-        first = max(0, int(np.floor((low - extra) * length)))
-        last = min(length, int(np.ceil((high + extra) * length)))
-        spans.append(slice(first, last))
+        first = max(0, round((low - extra) * length))
+        spans.append(slice(first, min(length, round((high + extra) * length))))
     return spans[0], spans[1]
 
 
@@ -77,7 +79,7 @@ def standardise_histogram(unit: FloatArray, method: Histogram, region: Box) -> F
     counts, edges = np.histogram(unit[region], bins=_BINS, range=(0.0, 1.0))
     shares = counts / counts.sum()
     limited = np.minimum(shares, _FULLEST / _BINS)
-    ranks = np.concatenate([[0.0], np.cumsum(limited + (1.0 - limited.sum()) / _BINS)])
+    ranks = np.concatenate([[0.0], np.cumsum(limited + max(0.0, 1.0 - limited.sum()) / _BINS)])
     ranks = np.minimum(ranks, 1.0)  # rounding
     curve = np.interp(unit, edges, ranks)
     return np.asarray(curve if method == "equalised" else reference_greys(curve), np.float32)
@@ -113,18 +115,34 @@ def paint_letters(plane: FloatArray, grey: ByteArray) -> FloatArray:
     kept = np.ones(plane.shape, np.float32)
     for x, y, width, height in lines:
         edge = max(_LEAST_EDGE, round(_LETTER_EDGE * height))
-        kept[max(0, y - edge) : y + height + edge, max(0, x - edge) : x + width + edge] = 0.0
+        rows = slice(max(0, y - edge), y + height + edge)
+        kept[rows, max(0, x - edge) : x + width + edge] = 0.0
+        # The finder needs a few letters of a line and need not see them all.
+        reach = slice(max(0, x - _LINE_GOES_ON * height), x + width + _LINE_GOES_ON * height)
+        kept[rows, reach][_strokes(grey[rows, reach], height, edge)] = 0.0
     out = plane.copy()
     for x, y, width, height in lines:
-        around = 3 * max(_LEAST_EDGE, height)
+        wide = _LINE_GOES_ON * height + 2 * _LEAST_EDGE
+        high = 2 * max(_LEAST_EDGE, height)
         part = (
-            slice(max(0, y - around), y + height + around),
-            slice(max(0, x - around), x + width + around),
+            slice(max(0, y - high), y + height + high),
+            slice(max(0, x - wide), x + width + wide),
         )
         weight = kept[part]
         if weight.any():
             out[part] = np.where(weight > 0, out[part], _surroundings(plane[part], weight, height))
     return out
+
+
+def _strokes(grey: ByteArray, height: int, edge: int) -> npt.NDArray[np.bool_]:
+    """Where lines thinner than half a letter stand out, bright or dark, widened by `edge`."""
+    square = np.ones((max(3, height // 2 | 1),) * 2, np.uint8)
+    detail = np.maximum(
+        cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, square),
+        cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, square),
+    )
+    strong = np.asarray(detail >= _STROKE_CONTRAST, np.uint8)
+    return np.asarray(cv2.dilate(strong, np.ones((2 * edge + 1,) * 2, np.uint8)), dtype=bool)
 
 
 def _surroundings(plane: FloatArray, weight: FloatArray, height: int) -> FloatArray:
