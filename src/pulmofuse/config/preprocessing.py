@@ -10,8 +10,9 @@ from pulmofuse.config.base import Count, Fraction, Node, Positive
 
 
 class ImagePreprocessing(Node):
-    """What CT and chest X-ray share; all of it is off (docs/decisions/0012-unseen-sites.md)."""
+    """What CT and chest X-ray share; all but the size is off (decision 12)."""
 
+    size: Annotated[int, Field(ge=32, le=1024)] = 224
     crop: Literal["none", "lungs"] = "none"
     crop_margin: Fraction = 0.1
     histogram: Literal["none", "equalised", "clahe", "matched"] = "none"
@@ -21,7 +22,6 @@ class ImagePreprocessing(Node):
 class CtPreprocessing(ImagePreprocessing):
     """CT to uint8 slices: display window (Hounsfield data only), body crop, square resize."""
 
-    size: Annotated[int, Field(ge=32, le=1024)] = 224
     window_level_hu: float = -600.0
     window_width_hu: Positive = 1500.0
     body_crop: bool = True
@@ -31,7 +31,6 @@ class CtPreprocessing(ImagePreprocessing):
 class CxrPreprocessing(ImagePreprocessing):
     """Chest X-ray to uint8: percentile normalisation, square resize."""
 
-    size: Annotated[int, Field(ge=32, le=1024)] = 224
     low_percentile: Annotated[float, Field(ge=0.0, lt=50.0)] = 1.0
     high_percentile: Annotated[float, Field(gt=50.0, le=100.0)] = 99.0
 

@@ -208,7 +208,7 @@ def mix_styles(images: Tensor, share: float) -> Tensor:
     columns = _waves(across, width)  # (across, w)
     rows = _waves(down, height)  # (down, h)
     along = images[:, 0] @ torch.cat([columns.real, columns.imag]).mT
-    along = torch.complex(*along.split(len(across), dim=2))  # (n, h, across)
+    along = torch.complex(along[..., : reach + 1], along[..., reach + 1 :])  # (n, h, across)
     spectrum = rows @ along  # (n, down, across)
     amplitude = spectrum.abs()
     change = weight * (amplitude[partner] - amplitude) * torch.sgn(spectrum)
