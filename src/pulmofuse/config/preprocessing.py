@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pulmofuse.config.base import Count, Fraction, Node, Positive
 
 
-class CtPreprocessing(Node):
-    """CT to uint8 slices: display window (Hounsfield data only), body crop, square resize."""
+class ImagePreprocessing(Node):
+    """What CT and chest X-ray share; all but the size is off (decision 12)."""
 
     size: Annotated[int, Field(ge=32, le=1024)] = 224
+    crop: Literal["none", "lungs"] = "none"
+    crop_margin: Fraction = 0.1
+    histogram: Literal["none", "equalised", "clahe", "matched"] = "none"
+    mask_letters: bool = False
+
+
+class CtPreprocessing(ImagePreprocessing):
+    """CT to uint8 slices: display window (Hounsfield data only), body crop, square resize."""
+
     window_level_hu: float = -600.0
     window_width_hu: Positive = 1500.0
     body_crop: bool = True
     max_slices: Count = 16
 
 
-class CxrPreprocessing(Node):
+class CxrPreprocessing(ImagePreprocessing):
     """Chest X-ray to uint8: percentile normalisation, square resize."""
 
-    size: Annotated[int, Field(ge=32, le=1024)] = 224
     low_percentile: Annotated[float, Field(ge=0.0, lt=50.0)] = 1.0
     high_percentile: Annotated[float, Field(gt=50.0, le=100.0)] = 99.0
 
@@ -85,6 +93,16 @@ class ImageAugmentation(Node):
     gamma: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25
     noise: Fraction = 0.03
     cutout: Fraction = 0.25
+    cutouts: Count = 1
+    # Traits of acquisition, for sites that training never saw; all off.
+    crop_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    blur: Annotated[float, Field(ge=0.0, le=16.0)] = 0.0
+    sharpen: Annotated[float, Field(ge=0.0, le=4.0)] = 0.0
+    downscale: Annotated[float, Field(ge=1.0, le=16.0)] = 1.0
+    jpeg: Fraction = 0.0
+    style: Fraction = 0.0
+    tone: Fraction = 0.0
+    border: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
 
 
 class CoughAugmentation(Node):

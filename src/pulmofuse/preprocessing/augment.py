@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample
 
 from pulmofuse.config import CoughAugmentation, ImageAugmentation
+from pulmofuse.preprocessing.acquisition import mask_borders, vary_acquisition
 
 
 def _uniform(like: Tensor, low: float, high: float) -> Tensor:
@@ -22,7 +23,10 @@ def _uniform(like: Tensor, low: float, high: float) -> Tensor:
 
 
 class ImageAugment(nn.Module):
-    """Affine map, mirroring, intensity, noise and cutout of images (n, 1, h, w) in [0, 1]."""
+    """Affine map, mirroring, traits of acquisition, intensity, noise, cutouts and borders.
+
+    Of images (n, 1, h, w) in [0, 1].
+    """
 
     def __init__(self, config: ImageAugmentation) -> None:
         super().__init__()
@@ -33,7 +37,7 @@ class ImageAugment(nn.Module):
         if not self.training:
             return images
         c = self.config
-        out = self._affine(images)
+        out = vary_acquisition(self._affine(images), c)
         if c.contrast:
             mean = out.mean(dim=(1, 2, 3), keepdim=True)
             out = mean + (out - mean) * (1.0 + _uniform(out, -c.contrast, c.contrast))
@@ -44,7 +48,10 @@ class ImageAugment(nn.Module):
         if c.noise:
             out = out + torch.randn_like(out) * _uniform(out, 0.0, c.noise)
         if c.cutout:
-            out = _cutout(out, c.cutout)
+            for _ in range(c.cutouts):
+                out = _cutout(out, c.cutout)
+        if c.border:
+            out = mask_borders(out, c.border)
         return out if out is images else out.clamp(0.0, 1.0)
 
     def _affine(self, images: Tensor) -> Tensor:

@@ -16,9 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from pulmofuse.config import CtPreprocessing, CxrPreprocessing
+from pulmofuse.config.preprocessing import ImagePreprocessing
 from pulmofuse.errors import UnreadableFile
 from pulmofuse.io import Image
+from pulmofuse.preprocessing.lungs import lung_box
+from pulmofuse.preprocessing.standardise import (
+    box_in_pixels,
+    paint_letters,
+    standardise_histogram,
+)
 from pulmofuse.preprocessing.tensors import IMAGE_SCALE
+from pulmofuse.schema import Modality
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
@@ -33,24 +41,39 @@ _MARGIN_SPREAD = 12
 _OPENING_SHARE = 0.01
 
 
-def prepare_ct(image: Image, config: CtPreprocessing) -> ByteArray:
-    """CT slices to uint8 (n, size, size), n <= max_slices.
+def prepare_ct(image: Image, config: CtPreprocessing) -> tuple[ByteArray, float | None]:
+    """CT slices to uint8 (n, size, size), n <= max_slices, and in what share lungs were found.
 
     Each slice is treated as if it came alone, so that a volume and a published single slice take
-    the same path: display window (Hounsfield units only), body crop, resize.
+    the same path: display window (Hounsfield units only), letters, body crop, lung crop, resize,
+    histogram. The share is None where nobody looked for lungs.
     """
     chosen = image.pixels[slice_positions(len(image.pixels), config.max_slices)]
     if image.hounsfield:
         chosen = window_ct(chosen, config.window_level_hu, config.window_width_hu)
-    return np.stack([_prepare_slice(plane, config) for plane in chosen])
+    slices, found = zip(*(_prepare_slice(plane, config) for plane in chosen), strict=True)
+    return np.stack(slices), float(np.mean(found)) if _looks_for_lungs(config) else None
 
 
-def _prepare_slice(plane: FloatArray, config: CtPreprocessing) -> ByteArray:
-    return resize_square(crop_to_body(plane) if config.body_crop else plane, config.size)
+def _prepare_slice(plane: FloatArray, config: CtPreprocessing) -> tuple[ByteArray, bool]:
+    """One slice as an instance, and whether lungs were found."""
+    if config.mask_letters:
+        plane = paint_letters(plane, to_uint8(plane))
+    if config.body_crop:
+        plane = crop_to_body(plane)
+    lungs = lung_box(to_uint8(plane), Modality.CT) if _looks_for_lungs(config) else None
+    if lungs is not None and config.crop == "lungs":
+        plane = plane[box_in_pixels(lungs, plane.shape, config.crop_margin)]
+    return _to_instance(plane, lungs, config), lungs is not None
 
 
-def prepare_cxr(image: Image, config: CxrPreprocessing, name: str) -> ByteArray:
-    """A chest X-ray to uint8 (1, size, size): percentile normalisation, resize.
+def prepare_cxr(
+    image: Image, config: CxrPreprocessing, name: str
+) -> tuple[ByteArray, float | None]:
+    """A chest X-ray to uint8 (1, size, size), and 1 or 0 for lungs found or not.
+
+    Percentile normalisation, letters, lung crop, resize, histogram. None where nobody looked for
+    lungs.
 
     Raises:
         UnreadableFile: several slices or Hounsfield units (a CT), or nothing between the
@@ -63,13 +86,55 @@ def prepare_cxr(image: Image, config: CxrPreprocessing, name: str) -> ByteArray:
             "list it as ct",
         )
     plane = image.pixels[0]
-    low, high = np.percentile(plane, [config.low_percentile, config.high_percentile])
-    if high <= low:
+    unit = _between_percentiles(plane, config)
+    if unit is None:
         raise UnreadableFile(
             name, "is almost blank: its percentiles have one value", "leave it out"
         )
-    unit = np.clip((plane - low) / (high - low), 0.0, 1.0).astype(np.float32)
-    return resize_square(unit, config.size)[np.newaxis]
+    if config.mask_letters:
+        plane = paint_letters(plane, to_uint8(unit))
+        painted = _between_percentiles(plane, config)
+        unit = unit if painted is None else painted
+    if not _looks_for_lungs(config):
+        return _to_instance(unit, None, config)[np.newaxis], None
+    lungs = lung_box(to_uint8(unit), Modality.CXR)
+    if lungs is not None and config.crop == "lungs":
+        box = box_in_pixels(lungs, plane.shape, config.crop_margin)
+        # What was cut off has no say in what is black and white.
+        cropped = _between_percentiles(plane[box], config)
+        unit = unit[box] if cropped is None else cropped
+    return _to_instance(unit, lungs, config)[np.newaxis], float(lungs is not None)
+
+
+def _between_percentiles(plane: FloatArray, config: CxrPreprocessing) -> FloatArray | None:
+    """A plane in [0, 1] between its percentiles; None where they have one value."""
+    low, high = np.percentile(plane, [config.low_percentile, config.high_percentile])
+    if high <= low:
+        return None
+    unit: FloatArray = np.clip((plane - low) / (high - low), 0.0, 1.0).astype(np.float32)
+    return unit
+
+
+def _looks_for_lungs(config: ImagePreprocessing) -> bool:
+    return config.crop == "lungs" or config.histogram in {"equalised", "matched"}
+
+
+def _to_instance(
+    unit: FloatArray,
+    lungs: tuple[float, float, float, float] | None,
+    config: ImagePreprocessing,
+) -> ByteArray:
+    """Resize (height, width) in [0, 1] to uint8 (size, size) and standardise its grey levels.
+
+    Grey levels come last: at the size that the network sees, every image has the same number of
+    pixels and its noise is averaged, whatever the resolution of its file.
+    """
+    if config.histogram == "none":
+        return resize_square(unit, config.size)
+    region = (slice(None), slice(None))  # of a crop, and where no lungs were found
+    if lungs is not None and config.crop == "none":
+        region = box_in_pixels(lungs, (config.size, config.size), config.crop_margin)
+    return to_uint8(standardise_histogram(_resized(unit, config.size), config.histogram, region))
 
 
 def slice_positions(n_slices: int, max_slices: int) -> npt.NDArray[np.intp]:
@@ -133,11 +198,15 @@ def _body_box(image: ByteArray) -> tuple[slice, slice] | None:
 
 def resize_square(plane: FloatArray, size: int) -> ByteArray:
     """Resize (height, width) in [0, 1] to uint8 (size, size); see the module on aspect ratio."""
+    return to_uint8(_resized(plane, size))
+
+
+def _resized(plane: FloatArray, size: int) -> FloatArray:
     # Averaging over areas avoids aliasing when shrinking; it would make blocks when enlarging.
     shrinks = min(plane.shape) >= size
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     resized = cv2.resize(np.ascontiguousarray(plane), (size, size), interpolation=method)
-    return to_uint8(np.asarray(resized))
+    return np.asarray(resized)
 
 
 def to_uint8(unit: npt.NDArray[Any]) -> ByteArray:

@@ -91,16 +91,33 @@ def lung_mask(image: ByteArray, modality: Modality) -> tuple[Mask, bool]:
     Raises:
         ValueError: the modality shows no lungs.
     """
+    lungs = _lungs(image, modality)
+    mask = _box(_BOXES[modality]) if lungs is None else _widened(lungs)
+    full = cv2.resize(mask, image.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    return np.asarray(full, dtype=bool), lungs is not None
+
+
+def lung_box(image: ByteArray, modality: Modality) -> tuple[float, float, float, float] | None:
+    """The bounding box of both lungs, not widened: top, bottom, left, right, shares of the sides.
+
+    None where they were not found. Arguments and errors are those of `lung_mask`.
+    """
+    lungs = _lungs(image, modality)
+    if lungs is None:
+        return None
+    left, top, width, height = cv2.boundingRect(lungs)
+    return top / _SIDE, (top + height) / _SIDE, left / _SIDE, (left + width) / _SIDE
+
+
+def _lungs(image: ByteArray, modality: Modality) -> ByteArray | None:
+    """The lungs (side, side), 0 or 1; None where nothing found can be lungs."""
     if modality not in _BOXES:
         raise ValueError(f"{modality.value} shows no lungs")
     small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     smooth: ByteArray = np.asarray(cv2.GaussianBlur(small, (0, 0), 1.0), dtype=np.uint8)
     lungs = _ct_lungs(smooth) if modality is Modality.CT else _cxr_lungs(smooth)
     least, most = _AREAS[modality]
-    found = lungs is not None and least <= float(lungs.mean()) <= most
-    mask = _widened(lungs) if found and lungs is not None else _box(_BOXES[modality])
-    full = cv2.resize(mask, image.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    return np.asarray(full, dtype=bool), found
+    return lungs if lungs is not None and least <= float(lungs.mean()) <= most else None
 
 
 def _ct_lungs(image: ByteArray) -> ByteArray | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,24 @@ def prepare(
     match modality, config:
         case Modality.CT, CtPreprocessing():
             image = read_image(source, label)
-            return Prepared(prepare_ct(image, config), inspect_image(image, modality))
+            return _prepared(*prepare_ct(image, config), inspect_image(image, modality))
         case Modality.CXR, CxrPreprocessing():
             image = read_image(source, label)
-            return Prepared(prepare_cxr(image, config, label), inspect_image(image, modality))
+            return _prepared(*prepare_cxr(image, config, label), inspect_image(image, modality))
         case Modality.COUGH, CoughPreprocessing():
             sound = read_sound(source, label)
             return Prepared(prepare_cough(sound, config, label), inspect_sound(sound))
     raise TypeError(f"{type(config).__name__} does not belong to {modality}")
+
+
+def _prepared(instances: npt.NDArray[Any], lungs_found: float | None, seen: Seen) -> Prepared:
+    """Instances with what was seen; that lungs were looked for and not found is a trait.
+
+    As a trait the audit asks whether it tells the class, as a crop that fails in one class would.
+    """
+    if lungs_found is not None:
+        seen = replace(seen, traits={**seen.traits, "lungs_found": lungs_found})
+    return Prepared(instances, seen)
 
 
 def instance_shape(modality: Modality, config: PreprocessingConfig) -> tuple[int, ...]:
