@@ -85,6 +85,7 @@ class TrainingConfig(Node):
     lr_head: Positive = 2e-3
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     trainable: Literal["all", "head", "gradual"] = "all"
+    probe_views: Annotated[int, Field(ge=0)] = 0
     unfreeze_epochs: Count = 5
     frozen_stages: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.02

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from pulmofuse.config import CoughConfig, CtConfig, FusionTraining, StudyConfig, TrainingConfig
+from pulmofuse.config import (
+    CoughConfig,
+    CtConfig,
+    CxrConfig,
+    FusionTraining,
+    StudyConfig,
+    TrainingConfig,
+)
 from pulmofuse.errors import StudyError
 from pulmofuse.evaluation import METRICS, Calibration, fit_calibration
 from pulmofuse.inference import (
@@ -28,8 +36,11 @@ from pulmofuse.preprocessing import CoughAugment, ImageAugment
 from pulmofuse.schema import Modality, Split, subset_name
 from pulmofuse.training import (
     BagSource,
+    BatchSource,
     FeatureSource,
+    HeadOnly,
     InstanceSource,
+    PooledSource,
     Progress,
     SiteAdversary,
     class_weights,
@@ -75,22 +86,69 @@ def train_unimodal(
     for number, (member, place) in enumerate(
         zip(members, member_folders(folder, len(members)), strict=True)
     ):
+        told = _of_member(progress, number, len(members))
+        own_seed = _member_seed(seed, number)
+        training = bag_training(part.training, train)
+        network: nn.Module = member
+        sources: tuple[BatchSource, BatchSource] = (train, val)
+        changes: nn.Module | None = augmentation(part)
+        if part.training.trainable == "head" and _is_plain(train) and _is_plain(val):
+            network, changes = HeadOnly(member), None
+            training = training.model_copy(update={"precision": "fp32"})
+            if is_finished(place, training):
+                curves.append(load_best(network, place))
+                continue
+            sources = _pooled(member, train, val, part, own_seed, told)
         curves.append(
             fit(
-                member,
-                train,
-                val,
-                config=bag_training(part.training, train),
-                class_weights=_loss_weights(part.training, train.targets.y, len(classes)),
-                seed=_member_seed(seed, number),
+                network,
+                *sources,
+                config=training,
+                class_weights=_loss_weights(training, train.targets.y, len(classes)),
+                seed=own_seed,
                 folder=place,
-                augment=augmentation(part),
-                auxiliary=_auxiliary(member, part.training, train, len(classes)),
-                progress=_of_member(progress, number, len(members)),
+                augment=changes,
+                auxiliary=_auxiliary(member, training, train, len(classes)),
+                progress=told,
             )
         )
     calibration = _calibrate(model, records[records["split"] == Split.VAL], instances, classes)
     return Unimodal(modality, part, model, calibration), _note(curves)
+
+
+def _is_plain(source: BatchSource) -> TypeGuard[InstanceSource]:
+    """Whether its rows are single instances, not bags or volumes."""
+    return type(source) is InstanceSource
+
+
+def _pooled(
+    model: Classifier,
+    train: InstanceSource,
+    val: InstanceSource,
+    part: CtConfig | CxrConfig | CoughConfig,
+    seed: int,
+    progress: Progress,
+) -> tuple[PooledSource, PooledSource]:
+    """What the frozen network makes of the rows, and of `probe_views` changed views of them."""
+    network, views = frozen(model), part.training.probe_views
+    augment = augmentation(part).train()
+
+    def features(source: InstanceSource, view: int) -> np.ndarray:
+        torch.manual_seed(seed + view)
+        return infer_records(
+            network,
+            source.instances,
+            source.rows,
+            np.ones(len(source), dtype=np.int64),
+            augment=augment if view else None,
+            progress=lambda done, total: progress(done, total, f"features {view + 1}/{views + 1}"),
+        ).features
+
+    views_of_train = np.stack([features(train, view) for view in range(views + 1)])
+    return (
+        PooledSource(views_of_train, train.targets),
+        PooledSource(features(val, 0)[None], val.targets),
+    )
 
 
 def member_folders(folder: Path, members: int) -> list[Path]:

@@ -1,18 +1,22 @@
 """Training of every model, and prediction with what was trained."""
 
 from pulmofuse.training.adversarial import SiteAdversary, site_weights
-from pulmofuse.training.data import BagSource, InstanceSource, Targets, VolumeSource
+from pulmofuse.training.data import BagSource, BatchSource, InstanceSource, Targets, VolumeSource
 from pulmofuse.training.fit import Progress, fit, is_finished, load_best
 from pulmofuse.training.fusion import FeatureSource, patient_features, record_shares
 from pulmofuse.training.module import class_weights
 from pulmofuse.training.predict import Inferred, infer_records, mean_per_record, model_input
+from pulmofuse.training.probe import HeadOnly, PooledSource
 from pulmofuse.training.unfreezing import check_stages
 
 __all__ = [
     "BagSource",
+    "BatchSource",
     "FeatureSource",
+    "HeadOnly",
     "Inferred",
     "InstanceSource",
+    "PooledSource",
     "Progress",
     "SiteAdversary",
     "Targets",

@@ -75,8 +75,8 @@ class InstanceSource(Dataset[Batch]):
         site: np.ndarray | None = None,
         findings: np.ndarray | None = None,
     ) -> None:
-        self._instances = instances
-        self._rows = rows
+        self.instances = instances
+        self.rows = rows
         self.targets = Targets(
             torch.as_tensor(y, dtype=torch.long),
             None if site is None else torch.as_tensor(site, dtype=torch.long),
@@ -85,13 +85,13 @@ class InstanceSource(Dataset[Batch]):
 
     def __len__(self) -> int:
         """Number of instances."""
-        return len(self._rows)
+        return len(self.rows)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         """Inputs `(batch, ...)` as models take them, and what is known of each row."""
         chosen = np.asarray(rows)
         known = self.targets.take(torch.as_tensor(chosen))
-        return (to_tensor(self._instances[self._rows[chosen]]),), known
+        return (to_tensor(self.instances[self.rows[chosen]]),), known
 
 
 class BagSource(Dataset[Batch]):
