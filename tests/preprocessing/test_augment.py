@@ -218,3 +218,14 @@ class TestSpec:
                 assert masked[-1] - masked[0] + 1 == len(masked)
                 assert (after[before != after] == mean).all()
         assert not torch.equal(out, spectrograms)
+
+
+def test_the_affine_map_is_as_exact_under_autocast() -> None:
+    augment = ImageAugment(ImageAugmentation(brightness=0, contrast=0, gamma=0, noise=0, cutout=0))
+    images = torch.rand(4, 1, 64, 64)
+    torch.manual_seed(3)
+    expected = augment.train()(images)
+    torch.manual_seed(3)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = augment(images)
+    torch.testing.assert_close(found, expected)
