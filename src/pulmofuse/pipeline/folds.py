@@ -149,8 +149,7 @@ def run_fold(
     )
     thresholds = operating_points(chosen, classes, positive, config.evaluation.threshold)
     threshold = next(iter(thresholds.values()), float("nan"))
-    scored = {NO_CONTROL: score_records(part, classes, test, instances)}
-    scored |= _under_controls(part, classes, test, instances, progress)
+    scored = scores_under_controls(part, classes, test, instances, progress)
     tables = []
     for control, scores in scored.items():
         table = record_predictions(test, scores, modality, classes)
@@ -159,14 +158,25 @@ def run_fold(
     return pd.concat(tables, ignore_index=True), note
 
 
-def _under_controls(
+def scores_under_controls(
     part: Unimodal,
     classes: tuple[str, ...],
     records: pd.DataFrame,
     instances: np.ndarray,
     progress: Progress,
 ) -> dict[str, Scores]:
-    """What the model still says of records with the disease taken out, by control."""
+    """What the model says of records as they are ("none"), and with the disease taken out.
+
+    Args:
+        part: model and calibration.
+        classes: in the order of the model's outputs.
+        records: with record_id, start and stop.
+        instances: (rows, ...) of the cache.
+        progress: told of every block of records.
+
+    Returns:
+        "none" and every control of `healthy_controls` -> scores of all records.
+    """
     controls = healthy_controls(part.modality)
     tables: dict[str, list[Scores]] = {name: [] for name in controls}
     for start in range(0, len(records), _BLOCK_RECORDS):
@@ -180,7 +190,8 @@ def _under_controls(
         for name, control in controls.items():
             altered = control.alter(plain, masks)
             tables[name].append(score_records(part, classes, local, altered))
-    return {name: _joined(scores) for name, scores in tables.items()}
+    plain_scores = score_records(part, classes, records, instances)
+    return {NO_CONTROL: plain_scores} | {name: _joined(s) for name, s in tables.items()}
 
 
 def healthy_controls(modality: Modality) -> dict[str, Control]:
