@@ -14,6 +14,7 @@ The two protocols are in `pipeline.folds`, the figures in `evaluation.pooled`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ from pulmofuse.pipeline.pooling import crossval_table, pooled_rows, with_ensembl
 from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
 from pulmofuse.report.crossval import leak_lines, write_crossval
 from pulmofuse.schema import Modality
+from pulmofuse.training import remember_features
 
 PROTOCOLS: tuple[Protocol, ...] = ("patient", "image")
 
@@ -209,12 +211,15 @@ def _deal(run: _Run, cohorts: dict[Protocol, Cohort]) -> tuple[list[Deal], pd.Da
 def _train(run: _Run, cohorts: dict[Protocol, Cohort], deals: Sequence[Deal]) -> None:
     """Train and test every fold that is not done."""
     work = [(deal, m) for deal in deals for m in cohorts[deal.protocol].caches]
-    for place, (deal, modality) in enumerate(work, start=1):
-        title = (
-            f"By {deal.protocol}, seed {deal.seed}, fold {deal.fold + 1} of {run.folds}:"
-            f" {modality.value} ({place} of {len(work)})"
-        )
-        _one(run, dealt(cohorts[deal.protocol], deal), deal, modality, title)
+    with ExitStack() as held:
+        if any(run.config.of(m).training.trainable == "head" for _, m in work):
+            held.enter_context(remember_features())
+        for place, (deal, modality) in enumerate(work, start=1):
+            title = (
+                f"By {deal.protocol}, seed {deal.seed}, fold {deal.fold + 1} of {run.folds}:"
+                f" {modality.value} ({place} of {len(work)})"
+            )
+            _one(run, dealt(cohorts[deal.protocol], deal), deal, modality, title)
 
 
 def _one(run: _Run, cohort: Cohort, deal: Deal, modality: Modality, title: str) -> None:

@@ -4,6 +4,7 @@ from pulmofuse.training.adversarial import SiteAdversary, site_weights
 from pulmofuse.training.data import BagSource, BatchSource, InstanceSource, Targets, VolumeSource
 from pulmofuse.training.fit import Progress, fit, is_finished, load_best
 from pulmofuse.training.fusion import FeatureSource, patient_features, record_shares
+from pulmofuse.training.memory import remember_features
 from pulmofuse.training.module import class_weights
 from pulmofuse.training.predict import Inferred, infer_records, mean_per_record, model_input
 from pulmofuse.training.probe import HeadOnly, PooledSource
@@ -31,5 +32,6 @@ __all__ = [
     "model_input",
     "patient_features",
     "record_shares",
+    "remember_features",
     "site_weights",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pulmofuse.models import Classifier
 from pulmofuse.preprocessing import to_tensor, to_volumes
+from pulmofuse.training.memory import features_of
 
 _BATCH = 32
 _BATCH_VOLUMES = 4
@@ -111,6 +112,7 @@ def _run(
     device = next(model.parameters()).device
     probabilities: list[np.ndarray] = []
     features: list[np.ndarray] = []
+    pooled_of = features_of(model)
     with torch.inference_mode():
         for x, done, total in batches:
             batch = x.to(device)
@@ -118,7 +120,8 @@ def _run(
                 batch = augment(batch)
             if batch.ndim == 4:
                 batch = batch.contiguous(memory_format=torch.channels_last)
-            pooled = model.features(batch)
+            # Augmented views never come twice, and are not worth remembering.
+            pooled = pooled_of(batch) if augment is None else model.features(batch)
             logits = model.classify(pooled).double()
             probabilities.append(logits.softmax(dim=1).cpu().numpy())
             features.append(pooled.float().cpu().numpy())
