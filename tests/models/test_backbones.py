@@ -187,3 +187,27 @@ def test_old_densenet_names_load(tmp_path: Path) -> None:
     loaded = build_backbone("densenet121", str(tmp_path / "old.pth"))
     x = pattern()[..., :64, :64]
     assert torch.equal(run(loaded, x), run(original, x))
+
+
+def test_joined_backbones_see_what_each_of_them_sees() -> None:
+    joined = build_backbone("efficientnet_lite0+efficientnet_lite2", "imagenet").eval()
+    parts = [build_backbone(f"efficientnet_lite{i}", "imagenet").eval() for i in (0, 2)]
+    x = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(joined(x), torch.cat([part(x) for part in parts], dim=1))
+        levels = joined.levels(x)
+        torch.testing.assert_close(levels[-1], joined(x))
+    assert [m.shape[1] for m in levels] == joined.level_channels()
+    assert sum(len(stage) for stage in joined.stages()) == sum(
+        len(stage) for part in parts for stage in part.stages()
+    )
+
+
+def test_joined_backbones_name_the_part_that_is_not_known() -> None:
+    with pytest.raises(ConfigError, match="efficientnet_lite2"):
+        build_backbone("efficientnet_lite0+efficientnet_lite3", "none")
+
+
+def test_one_file_is_no_weights_for_joined_backbones(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="one file for several"):
+        build_backbone("resnet18+resnet50", str(tmp_path / "weights.safetensors"))

@@ -12,9 +12,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +116,46 @@ class Backbone(nn.Module):
         return [level.shape[1] for level in maps]
 
 
+class JoinedBackbone(Backbone):
+    """Several backbones side by side on the same image: their maps are one map of all channels.
+
+    Networks trained apart err apart, and a head weighs what each of them sees.
+
+    Args:
+        parts: two or more backbones that shrink an image alike.
+    """
+
+    def __init__(self, parts: Sequence[Backbone]) -> None:
+        # Not the constructor of `Backbone`, which wants one body.
+        nn.Module.__init__(self)
+        self.parts = nn.ModuleList(parts)
+        self.out_channels = sum(part.out_channels for part in parts)
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The parts' stages, each together with those as far from the output."""
+        depths = [part.stages() for part in self._each()]
+        most = max(map(len, depths))
+        shifted: list[list[list[nn.Module]]] = [[[]] * (most - len(own)) + own for own in depths]
+        return [[m for stage in together for m in stage] for together in zip(*shifted, strict=True)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) in [0, 1] -> (n, out_channels, h', w')."""
+        return torch.cat([part(x) for part in self._each()], dim=1)
+
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """The finer maps of one part after those of the other, and the joined last one."""
+        each = [part.levels(x) for part in self._each()]
+        return [*(m for maps in each for m in maps[:-1]), torch.cat([m[-1] for m in each], dim=1)]
+
+    def level_channels(self) -> list[int]:
+        """Channels of each map of `levels`."""
+        each = [part.level_channels() for part in self._each()]
+        return [*(c for own in each for c in own[:-1]), sum(own[-1] for own in each)]
+
+    def _each(self) -> list[Backbone]:
+        return cast("list[Backbone]", list(self.parts))
+
+
 def _run(
     x: Tensor, module: nn.Module, name: str, wanted: tuple[str, ...], kept: list[Tensor]
 ) -> Tensor:
@@ -138,7 +179,7 @@ def build_backbone(name: str, weights: str, in_channels: int = 1) -> Backbone:
     `weights.fit_state` has the rule for any other number of channels.
 
     Args:
-        name: a key of `BACKBONES`.
+        name: a key of `BACKBONES`, or several joined by "+", whose maps stand side by side.
         weights: "imagenet", "none" (random, from torch's global generator), the path of a
             .safetensors or .pth file, or an http(s) URL of one. Files are states in the format of
             the release (for ResNet and DenseNet: torchvision's) or of our own models.
@@ -146,8 +187,19 @@ def build_backbone(name: str, weights: str, in_channels: int = 1) -> Backbone:
 
     Raises:
         ConfigError: no such backbone; names the nearest.
-        WeightsError: the weights are missing, damaged or do not fit.
+        WeightsError: the weights are missing, damaged or do not fit, or are one file for several.
     """
+    if "+" in name:
+        names = [part.strip() for part in name.split("+")]
+        for part in names:
+            find_backbone(part)
+        if weights not in {"imagenet", "none"}:
+            raise WeightsError(
+                f"weights {weights} for {name}",
+                "are one file for several backbones",
+                "take imagenet or none, or one backbone",
+            )
+        return JoinedBackbone([build_backbone(part, weights, in_channels) for part in names])
     entry = find_backbone(name)
     body = entry.build(in_channels)
     if weights != "none":
