@@ -37,16 +37,19 @@ from pulmofuse.inference import (
 )
 from pulmofuse.pipeline import (
     AUDIT_FILES,
+    FINDINGS_FILES,
     Cohort,
     PatientScores,
     Reporter,
     Silent,
     Steps,
     check_classes,
+    check_findings,
     decide,
     decision_predictions,
     describe_cohort,
     feature_predictions,
+    findings_weight,
     fit_decision_fusion,
     fit_feature_fusion,
     fusion_patients,
@@ -66,6 +69,7 @@ from pulmofuse.pipeline import (
     write_audit,
     write_examples,
     write_explanations,
+    write_findings,
     write_fingerprints,
 )
 from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
@@ -125,6 +129,7 @@ def run_study(
             _train(run, cohort, modality)
         _fuse(run, cohort)
         _evaluate(run)
+        _findings(run, cohort)
         _control(run, cohort)
         _illustrate(run, cohort)
         _bundle(run, cohort)
@@ -160,6 +165,7 @@ def _collect(run: _Run) -> Cohort:
     write_manifest(out / "manifest.parquet", cohort.records)
     write_fingerprints(out, cohort.records)
     check_classes(cohort, config.target.classes)
+    check_findings(cohort, config)
     return cohort
 
 
@@ -202,13 +208,14 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
     """Train one modality's model and score all its records."""
     config, records = run.config, cohort.of(modality)
     folder = run.out / "checkpoints" / modality.value
+    stated = ["findings"] if findings_weight(config.of(modality)) else []
     inputs = [
         pulmofuse.__version__,
         PREPROCESSING_VERSION,
         config.seed,
         config.target.model_dump(mode="json"),
         config.of(modality).model_dump(mode="json"),
-        rows_hash(records, ["record_id", "split", "y_true", "sha256"]),
+        rows_hash(records, ["record_id", "split", "y_true", "sha256", *stated]),
     ]
     trained: list[Unimodal] = []
 
@@ -309,6 +316,30 @@ def _evaluate(run: _Run) -> None:
     ]
     outputs = [out / "metrics.json", out / "comparison.csv"]
     run.steps.run("evaluate", "Evaluate on the test patients", inputs, outputs, work)
+
+
+def _findings(run: _Run, cohort: Cohort) -> None:
+    """What the X-ray model says of findings, where it learnt them; writes `FINDINGS_FILES`."""
+    config, part = run.config, run.parts.get(Modality.CXR)
+    outputs = [run.out / name for name in FINDINGS_FILES]
+    if part is None or part.model.findings_head is None:
+        for path in outputs:
+            path.unlink(missing_ok=True)
+        return
+    records, scores = cohort.of(Modality.CXR), run.scores[Modality.CXR]
+    inputs = [
+        pulmofuse.__version__,
+        run.keys[Modality.CXR],
+        config.evaluation.model_dump(mode="json"),
+        rows_hash(records, ["record_id", "patient_id"]),
+    ]
+    run.steps.run(
+        "findings",
+        "Evaluate the findings",
+        inputs,
+        outputs,
+        lambda: write_findings(part, records, scores, config, run.out),
+    )
 
 
 def _control(run: _Run, cohort: Cohort) -> None:

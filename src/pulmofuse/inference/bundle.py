@@ -29,6 +29,7 @@ from pulmofuse.files import atomic_path, write_json
 from pulmofuse.fusion import fuse
 from pulmofuse.models import (
     Classifier,
+    FindingsHead,
     GatedAttentionFusion,
     build_audio_model,
     build_ct_model,
@@ -204,6 +205,7 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
                 "config": part.config.model_dump(mode="json"),
                 "calibration": part.calibration.to_dict(),
                 "feature_dim": part.model.feature_dim,
+                "findings": _findings(part.model),
             }
             for modality, part in bundle.unimodal.items()
         },
@@ -226,6 +228,12 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
     }
 
 
+def _findings(model: Classifier) -> list[str]:
+    """Names of what a model's findings head tells; none without a head."""
+    head = model.findings_head
+    return [] if head is None else [finding.value for finding in head.findings]
+
+
 def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
     classes = tuple(content["classes"])
     parsers: dict[Modality, type[CtConfig | CxrConfig | CoughConfig]] = {
@@ -244,6 +252,9 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
             update={"model": config.model.model_copy(update={"weights": "none"})}
         )
         model = build_model(modality, blank, len(classes))
+        findings = part.get("findings", [])  # bundles of before have none
+        if findings:
+            model.findings_head = FindingsHead(model.feature_dim, findings)
         _load_weights(folder / f"{modality.value}.safetensors", model)
         calibration = Calibration.from_dict(part["calibration"])
         unimodal[modality] = Unimodal(modality, config, model, calibration)

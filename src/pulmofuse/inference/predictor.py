@@ -6,7 +6,7 @@ predictor.predict(ct="slice.png", cough="cough.wav").probabilities
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 from pulmofuse.errors import BundleError
 from pulmofuse.inference.bundle import Bundle, load_bundle
+from pulmofuse.inference.scoring import findings_probabilities
 from pulmofuse.models import frozen
 from pulmofuse.preprocessing import prepare
 from pulmofuse.schema import Modality, subset_name
@@ -40,6 +41,8 @@ class Prediction:
         evidence: modality -> log-likelihood ratio for the positive (or predicted) class that the
             modality adds to the prior; positive speaks for the class.
         warnings: what the study's audit found about the modalities that were given.
+        findings: finding -> probability that it is present in the X-ray, each by itself and not
+            calibrated; empty without an X-ray, or where the study learnt none.
         research_use_only: always true.
     """
 
@@ -51,6 +54,7 @@ class Prediction:
     by_modality: dict[str, dict[str, float]]
     evidence: dict[str, float]
     warnings: tuple[str, ...]
+    findings: dict[str, float] = field(default_factory=dict)
     research_use_only: bool = True
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,7 +108,8 @@ class Predictor:
             fused = self._fuse_features(features, subset)
         else:
             fused = self._fuse_decisions(p, method)
-        return self._describe(subset, method, fused, p)
+        described = self._describe(subset, method, fused, p)
+        return replace(described, findings=self._findings(features))
 
     def _check(self, given: dict[Modality, Any], method: str) -> None:
         known = [m.value for m in self.bundle.unimodal]
@@ -167,6 +172,16 @@ class Predictor:
         with torch.inference_mode():
             raw = feature.model.eval()(inputs, present).double().softmax(dim=1).numpy()
         return np.asarray(feature.calibration[subset].apply(raw)[0])
+
+    def _findings(self, features: dict[Modality, np.ndarray]) -> dict[str, float]:
+        """What the findings heads of the given modalities say."""
+        found: dict[str, float] = {}
+        for modality, values in features.items():
+            model = self._models[modality]
+            if model.findings_head is not None:
+                names = tuple(finding.value for finding in model.findings_head.findings)
+                found |= _named(names, findings_probabilities(model, values[None])[0])
+        return found
 
     def _describe(
         self, subset: str, method: str, fused: np.ndarray, p: dict[Modality, np.ndarray]

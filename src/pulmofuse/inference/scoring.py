@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from pulmofuse.files import atomic_path
 from pulmofuse.inference.bundle import Unimodal
-from pulmofuse.models import frozen
+from pulmofuse.models import Classifier, frozen
 from pulmofuse.schema import class_columns
 from pulmofuse.training import infer, mean_per_record
 
@@ -78,3 +79,17 @@ def score_records(
         index=pd.Index(records["record_id"], name="record_id"),
     )
     return Scores(table, mean_per_record(features, counts).astype(np.float32))
+
+
+def findings_probabilities(model: Classifier, features: np.ndarray) -> np.ndarray:
+    """What a model's findings head says of features (n, feature_dim).
+
+    Returns:
+        (n, findings) float64 in the order of `model.findings_head.findings`; (n, 0) without a head.
+    """
+    if model.findings_head is None:
+        return np.empty((len(features), 0))
+    device = next(model.findings_head.parameters()).device
+    with torch.inference_mode():
+        inputs = torch.as_tensor(features, dtype=torch.float32, device=device)
+        return np.asarray(model.findings_head.probabilities(inputs).cpu().numpy())

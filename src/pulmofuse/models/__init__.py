@@ -5,6 +5,7 @@ from pulmofuse.models.backbones import BACKBONES, Backbone, BackboneEntry, build
 from pulmofuse.models.classifier import Classifier, ImageClassifier
 from pulmofuse.models.ct_model import build_ct_model
 from pulmofuse.models.cxr_model import build_cxr_model
+from pulmofuse.models.findings_head import FindingsHead
 from pulmofuse.models.frozen import frozen
 from pulmofuse.models.fusion_model import GatedAttentionFusion
 
@@ -14,6 +15,7 @@ __all__ = [
     "Backbone",
     "BackboneEntry",
     "Classifier",
+    "FindingsHead",
     "GatedAttentionFusion",
     "ImageClassifier",
     "build_audio_model",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pulmofuse.models.backbones import Backbone
+from pulmofuse.models.findings_head import FindingsHead
 
 
 class Classifier(nn.Module):
@@ -18,12 +19,18 @@ class Classifier(nn.Module):
         feature_dim: length of the pooled features.
         n_classes: number of outputs.
         dropout: rate on the pooled features.
+
+    Attributes:
+        findings_head: a second head for findings; None where the model has learnt none.
     """
+
+    findings_head: FindingsHead | None
 
     def __init__(self, feature_dim: int, n_classes: int, dropout: float) -> None:
         super().__init__()
         self.feature_dim = feature_dim
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(feature_dim, n_classes))
+        self.findings_head = None
 
     def feature_map(self, x: Tensor) -> Tensor:
         """What the backbone sees: (n, channels, h, w), or (n, channels, 1, steps) if recurrent.
@@ -51,8 +58,10 @@ class Classifier(nn.Module):
         return self.classify(self.features(x))
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Parameters of the backbone and of the head, for two learning rates."""
+        """Parameters of the backbone and of the heads, for two learning rates."""
         head = list(self.head.parameters())
+        if self.findings_head is not None:
+            head += self.findings_head.parameters()
         in_head = {id(p) for p in head}
         return [p for p in self.parameters() if id(p) not in in_head], head
 

@@ -11,6 +11,12 @@ from pulmofuse.pipeline.cohort import (
     without_leaks,
 )
 from pulmofuse.pipeline.controls import run_controls
+from pulmofuse.pipeline.findings import (
+    FINDINGS_FILES,
+    check_findings,
+    findings_weight,
+    write_findings,
+)
 from pulmofuse.pipeline.fingerprints import copies_of_study, write_fingerprints
 from pulmofuse.pipeline.models import (
     check_classes,
@@ -40,17 +46,20 @@ from pulmofuse.pipeline.steps import (
 
 __all__ = [
     "AUDIT_FILES",
+    "FINDINGS_FILES",
     "Cohort",
     "PatientScores",
     "Reporter",
     "Silent",
     "Steps",
     "check_classes",
+    "check_findings",
     "copies_of_study",
     "decide",
     "decision_predictions",
     "describe_cohort",
     "feature_predictions",
+    "findings_weight",
     "fit_decision_fusion",
     "fit_feature_fusion",
     "fusion_patients",
@@ -70,5 +79,6 @@ __all__ = [
     "write_audit",
     "write_examples",
     "write_explanations",
+    "write_findings",
     "write_fingerprints",
 ]

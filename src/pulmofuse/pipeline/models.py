@@ -13,6 +13,7 @@ from torch import nn
 from pulmofuse.config import CoughConfig, FusionTraining, StudyConfig, TrainingConfig
 from pulmofuse.errors import StudyError
 from pulmofuse.evaluation import METRICS, Calibration, fit_calibration
+from pulmofuse.findings import findings_matrix
 from pulmofuse.inference import (
     DecisionFusion,
     FeatureFusion,
@@ -22,11 +23,13 @@ from pulmofuse.inference import (
 )
 from pulmofuse.models import Classifier, GatedAttentionFusion, frozen
 from pulmofuse.pipeline.cohort import Cohort
+from pulmofuse.pipeline.findings import add_findings_head, findings_weight
 from pulmofuse.pipeline.predictions import PatientScores, feature_probabilities, subsets
 from pulmofuse.preprocessing import CoughAugment, ImageAugment
 from pulmofuse.schema import Modality, Split, subset_name
 from pulmofuse.training import (
     FeatureSource,
+    FindingsLoss,
     InstanceSource,
     Progress,
     class_weights,
@@ -60,7 +63,8 @@ def train_unimodal(
     torch.manual_seed(seed)
     model = build_model(modality, part, len(classes))
     instances = cohort.caches[modality].instances
-    train = _source(records[records["split"] == Split.TRAIN], instances, classes)
+    add_findings_head(model, part, records[records["split"] == Split.TRAIN])
+    train = _source(records[records["split"] == Split.TRAIN], instances, classes, model)
     val = _source(records[records["split"] == Split.VAL], instances, classes)
     history = fit(
         model,
@@ -71,6 +75,7 @@ def train_unimodal(
         seed=seed,
         folder=folder,
         augment=augmentation(part),
+        auxiliary=_auxiliary(model, part),
         progress=progress,
     )
     calibration = _calibrate(model, records[records["split"] == Split.VAL], instances, classes)
@@ -174,9 +179,26 @@ def codes(names: pd.Series, classes: Sequence[str]) -> np.ndarray:
     return pd.Categorical(names, categories=list(classes)).codes.astype(np.int64)
 
 
-def _source(records: pd.DataFrame, instances: np.ndarray, classes: Sequence[str]) -> InstanceSource:
+def _source(
+    records: pd.DataFrame,
+    instances: np.ndarray,
+    classes: Sequence[str],
+    model: Classifier | None = None,
+) -> InstanceSource:
+    """Instances with their class; with the findings that `model` learns, where one is given."""
     rows, counts = instance_rows(records)
-    return InstanceSource(instances, rows, np.repeat(codes(records["y_true"], classes), counts))
+    y = np.repeat(codes(records["y_true"], classes), counts)
+    head = None if model is None else model.findings_head
+    if head is None:
+        return InstanceSource(instances, rows, y)
+    stated = findings_matrix(records["findings"], head.findings)
+    return InstanceSource(instances, rows, y, findings=np.repeat(stated, counts, axis=0))
+
+
+def _auxiliary(model: Classifier, part: object) -> list[nn.Module]:
+    """Further losses that a modality's configuration asks for."""
+    head = model.findings_head
+    return [] if head is None else [FindingsLoss(head, findings_weight(part))]
 
 
 def _calibrate(
