@@ -16,6 +16,7 @@ from pulmofuse.config import (
     CoughPreprocessing,
     CtConfig,
     CxrConfig,
+    CxrModelConfig,
     ImageModelConfig,
 )
 from pulmofuse.models import (
@@ -43,7 +44,7 @@ def cough(architecture: str) -> Classifier:
 BUILD: dict[str, Callable[[], Classifier]] = {
     "ct": lambda: build_ct_model(CtConfig(model=ImageModelConfig(weights="none")), 3),
     "cxr": lambda: build_cxr_model(
-        CxrConfig(model=ImageModelConfig(backbone="resnet18", weights="none")), 3
+        CxrConfig(model=CxrModelConfig(backbone="resnet18", weights="none")), 3
     ),
     "spectrogram_cnn": lambda: cough("spectrogram_cnn"),
     "mfcc_lstm": lambda: cough("mfcc_lstm"),
