@@ -37,12 +37,15 @@ from pulmofuse.inference import (
 )
 from pulmofuse.pipeline import (
     AUDIT_FILES,
+    FINDINGS_FILES,
     Cohort,
     PatientScores,
     Reporter,
     Silent,
     Steps,
     check_classes,
+    check_findings,
+    checkpoint_files,
     decide,
     decision_predictions,
     describe_cohort,
@@ -51,7 +54,6 @@ from pulmofuse.pipeline import (
     fit_feature_fusion,
     fusion_patients,
     locked,
-    member_folders,
     operating_points,
     prepare_cohort,
     record_predictions,
@@ -62,14 +64,15 @@ from pulmofuse.pipeline import (
     split_cohort,
     table_hash,
     train_unimodal,
+    training_inputs,
     versions,
     without_leaks,
     write_audit,
     write_examples,
     write_explanations,
+    write_findings,
     write_fingerprints,
 )
-from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
 from pulmofuse.report import write_report
 from pulmofuse.schema import MANIFEST_COLUMNS, Modality, Split, write_manifest
 from pulmofuse.sources.synthetic import read_truth
@@ -126,6 +129,7 @@ def run_study(
             _train(run, cohort, modality)
         _fuse(run, cohort)
         _evaluate(run)
+        _findings(run, cohort)
         _control(run, cohort)
         _illustrate(run, cohort)
         _bundle(run, cohort)
@@ -161,6 +165,7 @@ def _collect(run: _Run) -> Cohort:
     write_manifest(out / "manifest.parquet", cohort.records)
     write_fingerprints(out, cohort.records)
     check_classes(cohort, config.target.classes)
+    check_findings(cohort, config)
     return cohort
 
 
@@ -203,14 +208,7 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
     """Train one modality's model and score all its records."""
     config, records = run.config, cohort.of(modality)
     folder = run.out / "checkpoints" / modality.value
-    inputs = [
-        pulmofuse.__version__,
-        PREPROCESSING_VERSION,
-        config.seed,
-        config.target.model_dump(mode="json"),
-        config.of(modality).model_dump(mode="json"),
-        rows_hash(records, ["record_id", "split", "y_true", "sha256", "source", "site"]),
-    ]
+    inputs = training_inputs(config, modality, records)
     trained: list[Unimodal] = []
 
     def work() -> str:
@@ -219,8 +217,8 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
         return note
 
     title = f"Train the {modality.value} model"
-    places = member_folders(folder, config.of(modality).training.members)
-    outputs = [place / name for place in places for name in ("best.safetensors", "history.csv")]
+    names = ("best.safetensors", "history.csv")
+    outputs = [file for name in names for file in checkpoint_files(config, modality, folder, name)]
     key = run.steps.run(f"train-{modality.value}", title, inputs, outputs, work, workspace=folder)
     if not trained:
         # Done before: `fit` finds the finished checkpoint and only loads it.
@@ -311,6 +309,30 @@ def _evaluate(run: _Run) -> None:
     ]
     outputs = [out / "metrics.json", out / "comparison.csv"]
     run.steps.run("evaluate", "Evaluate on the test patients", inputs, outputs, work)
+
+
+def _findings(run: _Run, cohort: Cohort) -> None:
+    """What the X-ray model says of findings, where it learnt them; writes `FINDINGS_FILES`."""
+    config, part = run.config, run.parts.get(Modality.CXR)
+    outputs = [run.out / name for name in FINDINGS_FILES]
+    if part is None or not part.model.findings:
+        for path in outputs:
+            path.unlink(missing_ok=True)
+        return
+    records, scores = cohort.of(Modality.CXR), run.scores[Modality.CXR]
+    inputs = [
+        pulmofuse.__version__,
+        run.keys[Modality.CXR],
+        config.evaluation.model_dump(mode="json"),
+        rows_hash(records, ["record_id", "patient_id"]),
+    ]
+    run.steps.run(
+        "findings",
+        "Evaluate the findings",
+        inputs,
+        outputs,
+        lambda: write_findings(part, records, scores, config, run.out),
+    )
 
 
 def _control(run: _Run, cohort: Cohort) -> None:

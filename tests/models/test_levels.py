@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pulmofuse.config import CtConfig, ImageModelConfig
+from pulmofuse.config import CtConfig, CtModelConfig
 from pulmofuse.models import BACKBONES, ImageClassifier, build_backbone, build_ct_model, frozen
 from pulmofuse.models.levels import join_levels, pool_levels
 
@@ -51,7 +51,7 @@ def test_levels_end_with_the_feature_map(name: str) -> None:
 
 def test_a_model_with_levels_trains_and_freezes_like_any_other() -> None:
     torch.manual_seed(0)
-    model_config = ImageModelConfig(backbone="resnet18", weights="none", pooling="levels")
+    model_config = CtModelConfig(backbone="resnet18", weights="none", pooling="levels")
     model = build_ct_model(CtConfig(model=model_config), 2)
     assert isinstance(model, ImageClassifier)
     x = torch.rand(4, 1, 64, 64)

@@ -11,12 +11,17 @@ from pulmofuse.pipeline.cohort import (
     without_leaks,
 )
 from pulmofuse.pipeline.controls import run_controls
+from pulmofuse.pipeline.findings import (
+    FINDINGS_FILES,
+    check_findings,
+    write_findings,
+)
 from pulmofuse.pipeline.fingerprints import copies_of_study, write_fingerprints
+from pulmofuse.pipeline.keys import checkpoint_files, training_inputs
 from pulmofuse.pipeline.models import (
     check_classes,
     fit_decision_fusion,
     fit_feature_fusion,
-    member_folders,
     train_unimodal,
 )
 from pulmofuse.pipeline.pictures import write_examples, write_explanations
@@ -41,12 +46,15 @@ from pulmofuse.pipeline.steps import (
 
 __all__ = [
     "AUDIT_FILES",
+    "FINDINGS_FILES",
     "Cohort",
     "PatientScores",
     "Reporter",
     "Silent",
     "Steps",
     "check_classes",
+    "check_findings",
+    "checkpoint_files",
     "copies_of_study",
     "decide",
     "decision_predictions",
@@ -56,7 +64,6 @@ __all__ = [
     "fit_feature_fusion",
     "fusion_patients",
     "locked",
-    "member_folders",
     "operating_points",
     "prepare_cohort",
     "record_predictions",
@@ -67,10 +74,12 @@ __all__ = [
     "split_cohort",
     "table_hash",
     "train_unimodal",
+    "training_inputs",
     "versions",
     "without_leaks",
     "write_audit",
     "write_examples",
     "write_explanations",
+    "write_findings",
     "write_fingerprints",
 ]
