@@ -11,7 +11,11 @@ from pulmofuse.pipeline.cohort import (
     without_leaks,
 )
 from pulmofuse.pipeline.controls import run_controls
-from pulmofuse.pipeline.fingerprints import copies_of_study, write_fingerprints
+from pulmofuse.pipeline.fingerprints import (
+    FINGERPRINTS,
+    copies_of_study,
+    write_fingerprints,
+)
 from pulmofuse.pipeline.models import (
     check_classes,
     fit_decision_fusion,
@@ -28,6 +32,12 @@ from pulmofuse.pipeline.predictions import (
     operating_points,
     record_predictions,
 )
+from pulmofuse.pipeline.pretrained import (
+    MARK,
+    pretraining_checks,
+    seen_in_pretraining,
+    weights_key,
+)
 from pulmofuse.pipeline.steps import (
     Reporter,
     Silent,
@@ -37,14 +47,18 @@ from pulmofuse.pipeline.steps import (
     table_hash,
     versions,
 )
+from pulmofuse.pipeline.unlabelled import Unlabelled, unlabelled_images
 
 __all__ = [
     "AUDIT_FILES",
+    "FINGERPRINTS",
+    "MARK",
     "Cohort",
     "PatientScores",
     "Reporter",
     "Silent",
     "Steps",
+    "Unlabelled",
     "check_classes",
     "copies_of_study",
     "decide",
@@ -57,15 +71,19 @@ __all__ = [
     "locked",
     "operating_points",
     "prepare_cohort",
+    "pretraining_checks",
     "record_predictions",
     "require_records",
     "rows_hash",
     "run_controls",
     "scan",
+    "seen_in_pretraining",
     "split_cohort",
     "table_hash",
     "train_unimodal",
+    "unlabelled_images",
     "versions",
+    "weights_key",
     "without_leaks",
     "write_audit",
     "write_examples",
