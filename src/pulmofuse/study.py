@@ -56,16 +56,19 @@ from pulmofuse.pipeline import (
     locked,
     operating_points,
     prepare_cohort,
+    pretraining_checks,
     record_predictions,
     require_records,
     rows_hash,
     run_controls,
     scan,
+    seen_in_pretraining,
     split_cohort,
     table_hash,
     train_unimodal,
     training_inputs,
     versions,
+    weights_key,
     without_leaks,
     write_audit,
     write_examples,
@@ -143,8 +146,10 @@ def _collect(run: _Run) -> Cohort:
     manifest, excluded = scan(config.sources, run.data_root)
     run.reporter.finish(f"{len(manifest):,} files, {len(excluded):,} left out")
     # A wrong backbone must not cost a reading of all files, nor touch what an earlier run wrote.
-    for modality in (Modality(name) for name in sorted(manifest["modality"].unique())):
+    modalities = [Modality(name) for name in sorted(manifest["modality"].unique())]
+    for modality in modalities:
         build_model(modality, config.of(modality), len(config.target.classes))
+    before = seen_in_pretraining(config, modalities)
     write_text(out / "config.resolved.yaml", dump_config(config))
     run.reporter.step("Read and prepare the files")
     cohort = prepare_cohort(
@@ -163,7 +168,10 @@ def _collect(run: _Run) -> Cohort:
     counts = cohort.records["split"].value_counts()
     run.reporter.finish(", ".join(f"{counts.get(s.value, 0):,} {s.value}" for s in Split))
     write_manifest(out / "manifest.parquet", cohort.records)
-    write_fingerprints(out, cohort.records)
+    # What the models start from is not external data to this study either.
+    before = before[~before["sha256"].isin(cohort.records["sha256"])]
+    seen = [table for table in (cohort.records, before) if len(table)]
+    write_fingerprints(out, pd.concat(seen, ignore_index=True))
     check_classes(cohort, config.target.classes)
     check_findings(cohort, config)
     return cohort
@@ -183,6 +191,7 @@ def _audit(run: _Run, cohort: Cohort) -> None:
             out / "manifest.parquet",
             config.name,
             run.reporter.update,
+            pretraining_checks(config, cohort.records),
         )
         failed = list(dict.fromkeys(c.id for c in found.checks if c.verdict == "fail"))
         return f"verdict: {found.verdict}{' (' + ', '.join(failed) + ')' if failed else ''}"
@@ -197,6 +206,7 @@ def _audit(run: _Run, cohort: Cohort) -> None:
         table_hash(cohort.pairs),
         table_hash(excluded[excluded["stage"] == "read"]),
         table_hash(cohort.remarks),
+        *(key for modality in cohort.caches for key in weights_key(config.of(modality))),
     ]
     outputs = [out / name for name in AUDIT_FILES]
     run.steps.run("audit", "Audit splits and shortcuts", inputs, outputs, work)
@@ -380,7 +390,9 @@ def _bundle(run: _Run, cohort: Cohort) -> None:
     """Write the bundle that predictions are made from."""
     assert run.decision is not None  # noqa: S101  # `_fuse` set it
     config, checks = run.config, read_json(run.out / "audit.json")["checks"]
-    seen = cohort.records[cohort.records["split"] != Split.TEST]
+    trained = cohort.records[cohort.records["split"] != Split.TEST]
+    tables = (trained, seen_in_pretraining(config, list(cohort.caches)))
+    seen = pd.concat([table for table in tables if len(table)], ignore_index=True)
     run.reporter.step("Write the bundle")
     bundle = Bundle(
         name=config.name,
@@ -401,7 +413,7 @@ def _bundle(run: _Run, cohort: Cohort) -> None:
             "test_files": sorted(set(cohort.records["sha256"]) - set(seen["sha256"])),
             "split_hash": split_hash(cohort.records),
             "training_files": sorted(seen["sha256"].unique()),
-            "training_patients": sorted(seen["patient_id"].unique()),
+            "training_patients": sorted(seen["patient_id"].dropna().unique()),
             "versions": versions(),
         },
     )

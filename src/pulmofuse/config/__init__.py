@@ -26,6 +26,7 @@ from pulmofuse.config.preprocessing import (
     CxrPreprocessing,
     ImageAugmentation,
 )
+from pulmofuse.config.pretrain import PretrainConfig
 from pulmofuse.config.study import (
     EvaluationConfig,
     FusionConfig,
@@ -53,6 +54,7 @@ __all__ = [
     "FusionTraining",
     "ImageAugmentation",
     "ImageModelConfig",
+    "PretrainConfig",
     "SourceConfig",
     "SplitConfig",
     "StudyConfig",

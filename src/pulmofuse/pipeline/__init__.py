@@ -16,7 +16,11 @@ from pulmofuse.pipeline.findings import (
     check_findings,
     write_findings,
 )
-from pulmofuse.pipeline.fingerprints import copies_of_study, write_fingerprints
+from pulmofuse.pipeline.fingerprints import (
+    FINGERPRINTS,
+    copies_of_study,
+    write_fingerprints,
+)
 from pulmofuse.pipeline.keys import checkpoint_files, training_inputs
 from pulmofuse.pipeline.models import (
     check_classes,
@@ -34,6 +38,12 @@ from pulmofuse.pipeline.predictions import (
     operating_points,
     record_predictions,
 )
+from pulmofuse.pipeline.pretrained import (
+    MARK,
+    pretraining_checks,
+    seen_in_pretraining,
+    weights_key,
+)
 from pulmofuse.pipeline.steps import (
     Reporter,
     Silent,
@@ -43,15 +53,19 @@ from pulmofuse.pipeline.steps import (
     table_hash,
     versions,
 )
+from pulmofuse.pipeline.unlabelled import Unlabelled, unlabelled_images
 
 __all__ = [
     "AUDIT_FILES",
     "FINDINGS_FILES",
+    "FINGERPRINTS",
+    "MARK",
     "Cohort",
     "PatientScores",
     "Reporter",
     "Silent",
     "Steps",
+    "Unlabelled",
     "check_classes",
     "check_findings",
     "checkpoint_files",
@@ -66,16 +80,20 @@ __all__ = [
     "locked",
     "operating_points",
     "prepare_cohort",
+    "pretraining_checks",
     "record_predictions",
     "require_records",
     "rows_hash",
     "run_controls",
     "scan",
+    "seen_in_pretraining",
     "split_cohort",
     "table_hash",
     "train_unimodal",
     "training_inputs",
+    "unlabelled_images",
     "versions",
+    "weights_key",
     "without_leaks",
     "write_audit",
     "write_examples",

@@ -10,6 +10,7 @@ import pulmofuse
 from pulmofuse.config import StudyConfig
 from pulmofuse.pipeline.findings import findings_weight
 from pulmofuse.pipeline.models import member_folders
+from pulmofuse.pipeline.pretrained import weights_key
 from pulmofuse.pipeline.steps import rows_hash
 from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
 from pulmofuse.schema import Modality
@@ -32,6 +33,7 @@ def training_inputs(config: StudyConfig, modality: Modality, records: pd.DataFra
         config.target.model_dump(mode="json"),
         part.model_dump(mode="json"),
         rows_hash(records, ["record_id", "split", "y_true", "sha256", "source", "site", *stated]),
+        *weights_key(part),
     ]
 
 
