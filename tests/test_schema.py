@@ -43,6 +43,7 @@ ROW: dict[str, Any] = {
     "date": "2020-04-13",
     "series_id": None,
     "traits": '{"width": 512}',
+    "findings": None,
 }
 
 
@@ -69,6 +70,7 @@ GOOD: list[tuple[str, dict[str, Any]]] = [
     ("a month", {"date": "2020-04"}),
     ("a year", {"date": "2020"}),
     ("no date", {"date": None}),
+    ("findings", {"findings": '{"mass": 1, "hernia": 0}'}),
     ("a label set", {"label": "not_covid19"}),
 ]
 
@@ -104,6 +106,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"date": pd.Timestamp("2020-04-13")}, "is not a date"),
     ({"site": 3}, "site in row 2: 3 is not text"),
     ({"traits": {"width": 512}}, "traits in row 2: {'width': 512} is not text"),
+    ({"findings": {"mass": 1}}, "findings in row 2: {'mass': 1} is not text"),
+    ({"findings": "mass"}, "findings in row 2: 'mass' is not a JSON object such as "),
+    ({"findings": '{"masss": 1}'}, "names 'masss', which is no finding; the nearest is mass"),
+    ({"findings": '{"mass": 2}'}, "says mass is 2; 1 is present, 0 absent, nothing not said"),
 ]
 
 
@@ -148,6 +154,7 @@ class TestCheckManifest:
 
     def test_optional_columns_may_be_absent(self) -> None:
         optional = ["site", "split", "age", "sex", "view", "date", "series_id", "traits"]
+        optional.append("findings")
         checked = check_manifest(table({}, {}).drop(columns=optional))
 
         assert checked[optional].isna().all().all()
@@ -186,12 +193,23 @@ class TestFiles:
 
         pd.testing.assert_frame_equal(read_manifest(tmp_path / "manifest.parquet"), frame)
 
-    def test_a_manifest_of_before_there_were_dates_is_still_read(self, tmp_path: Path) -> None:
-        table({}, {}).drop(columns="date").to_parquet(tmp_path / "old.parquet", index=False)
+    @pytest.mark.parametrize("column", ["date", "findings"])
+    def test_a_manifest_of_before_there_was_a_column_is_still_read(
+        self, tmp_path: Path, column: str
+    ) -> None:
+        table({}, {}).drop(columns=column).to_parquet(tmp_path / "old.parquet", index=False)
         checked = read_manifest(tmp_path / "old.parquet")
 
         assert tuple(checked.columns) == MANIFEST_COLUMNS
-        assert checked["date"].tolist() == [None, None]
+        assert checked[column].tolist() == [None, None]
+
+    @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+    def test_findings_come_back_as_they_were_written(self, tmp_path: Path, suffix: str) -> None:
+        cells = ['{"mass": 1, "hernia": 0}', None]
+        frame = check_manifest(table(*({"findings": cell} for cell in cells)))
+        write_manifest(tmp_path / f"manifest{suffix}", frame)
+
+        assert read_manifest(tmp_path / f"manifest{suffix}")["findings"].tolist() == cells
 
     def test_csv_says_the_same_as_parquet(self, tmp_path: Path) -> None:
         frame = check_manifest(table({}, {"site": None, "age": None, "patient_known": False}))

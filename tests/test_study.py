@@ -94,6 +94,12 @@ def test_a_study_leaves_every_file_that_the_design_names(finished: Finished) -> 
     assert not list(finished.out.rglob("*.ckpt"))
 
 
+def test_findings_that_were_not_asked_for_leave_no_trace(finished: Finished) -> None:
+    assert not list(finished.out.glob("findings.*"))
+    content = json.loads((finished.out / "bundle" / "bundle.json").read_text(encoding="utf-8"))
+    assert [part["findings"] for part in content["unimodal"].values()] == [[], [], []]
+
+
 def test_the_broken_file_is_named_in_the_table_and_in_the_report(finished: Finished) -> None:
     excluded = pd.read_csv(finished.out / "excluded.csv")
     assert excluded.loc[excluded["stage"] == "read", "path"].tolist() == ["ct/normal/broken.png"]

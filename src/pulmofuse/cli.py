@@ -15,6 +15,7 @@ import typer
 
 from pulmofuse import __version__
 from pulmofuse.cli_data import DataRoot, audit, data_app
+from pulmofuse.cli_models import Overrides, pretrain
 from pulmofuse.console import Display, figure, print_comparison, print_crossval, print_table
 from pulmofuse.errors import PulmofuseError
 
@@ -34,13 +35,8 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command()(audit)
+app.command()(pretrain)
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", help="Change one setting, e.g. ct.training.epochs=5.", metavar="KEY=VALUE"
-    ),
-]
 DropLeaks = Annotated[
     bool,
     typer.Option("--drop-leaks", help="Take records that test knows out of training."),

@@ -33,12 +33,14 @@ from pulmofuse.pipeline import (
     Silent,
     Steps,
     check_classes,
+    check_findings,
+    checkpoint_files,
     describe_cohort,
     locked,
     prepare_cohort,
     require_records,
-    rows_hash,
     scan,
+    training_inputs,
 )
 from pulmofuse.pipeline.folds import (
     NO_CONTROL,
@@ -52,7 +54,6 @@ from pulmofuse.pipeline.folds import (
     run_fold,
 )
 from pulmofuse.pipeline.pooling import crossval_table, pooled_rows, with_ensembles
-from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
 from pulmofuse.report.crossval import leak_lines, write_crossval
 from pulmofuse.schema import Modality
 from pulmofuse.training import remember_features
@@ -63,7 +64,7 @@ PROTOCOLS: tuple[Protocol, ...] = ("patient", "image")
 _CACHE = "cache"
 
 #: What training leaves to go on from; a finished fold never does.
-_LAST = "last.safetensors"
+_LAST, _BEST = "last.safetensors", "best.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +194,7 @@ def _deal(run: _Run, cohorts: dict[Protocol, Cohort]) -> tuple[list[Deal], pd.Da
                 deal = deal_fold(cohort, own, protocol)
                 split = dealt(cohort, deal)
                 check_classes(split, own.target.classes)
+                check_findings(split, own)
                 counts.append(count_known(split).assign(protocol=protocol, seed=seed))
                 deals.append(deal)
     leaks = pd.concat(counts).groupby(["protocol", "seed", "modality"], sort=False).sum()
@@ -236,18 +238,15 @@ def _one(run: _Run, cohort: Cohort, deal: Deal, modality: Modality, title: str) 
         return f"accuracy {(own['y_true'] == own['y_pred']).mean():.3f}; {note}"
 
     inputs = [
-        pulmofuse.__version__,
-        PREPROCESSING_VERSION,
-        config.seed,
-        config.target.model_dump(mode="json"),
-        config.of(modality).model_dump(mode="json"),
+        *training_inputs(config, modality, cohort.of(modality)),
         config.evaluation.threshold,
         sorted(healthy_controls(modality)),
-        rows_hash(cohort.of(modality), ["record_id", "split", "y_true", "sha256"]),
     ]
     name = f"{deal.name}-{modality.value}"
-    run.steps.run(name, title, inputs, [found, folder / "best.safetensors"], work, folder)
-    (folder / _LAST).unlink(missing_ok=True)
+    outputs = [found, *checkpoint_files(config, modality, folder, _BEST)]
+    run.steps.run(name, title, inputs, outputs, work, folder)
+    for path in checkpoint_files(config, modality, folder, _LAST):
+        path.unlink(missing_ok=True)
 
 
 def _folder(run: _Run, deal: Deal, modality: Modality) -> Path:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from pulmofuse.errors import ManifestError
 from pulmofuse.files import atomic_path
+from pulmofuse.findings import parse_findings
 
 
 class Modality(StrEnum):
@@ -110,9 +111,11 @@ MANIFEST_COLUMNS: tuple[str, ...] = (
     "date",
     "series_id",
     "traits",
+    "findings",
 )
 
-_OPTIONAL_COLUMNS = ("site", "split", "age", "sex", "view", "date", "series_id", "traits")
+_OPTIONAL_TEXT = ("site", "split", "sex", "view", "date", "series_id", "traits", "findings")
+_OPTIONAL_COLUMNS = (*_OPTIONAL_TEXT, "age")
 
 #: ISO 8601 calendar date of reduced precision: YYYY, YYYY-MM or YYYY-MM-DD. Text of this form
 #: sorts by time, which is all that a split by time needs.
@@ -181,7 +184,7 @@ def manifest_frame(rows: Iterable[dict[str, object]]) -> pd.DataFrame:
         flags = frame["patient_known"].map(lambda flag: _FLAGS.get(str(flag).lower(), flag))
         frame["patient_known"] = flags.infer_objects()
     frame["age"] = pd.to_numeric(frame["age"], errors="coerce").astype("float64")
-    for column in ("site", "split", "sex", "view", "date", "series_id", "traits"):
+    for column in _OPTIONAL_TEXT:
         values = frame[column].astype(object)
         frame[column] = values.where(values.notna(), None)
     return frame
@@ -220,7 +223,8 @@ def check_manifest(frame: pd.DataFrame, name: str | Path = "manifest") -> pd.Dat
         first = cases.sort_values("index", kind="stable").iloc[0]
         value, check = first["failure_case"], str(first["check"])
         given = "null" if pd.isna(value) else repr(value) if isinstance(value, str) else str(value)
-        why = f"{given} {_EXPLANATIONS.get(check, check)}"
+        words = _findings_fault(value) if check == _FINDINGS_CHECK else _EXPLANATIONS.get(check)
+        why = f"{given} {words or check}"
         if len(cases) > 1:
             why += f" ({len(cases)} faults in all)"
         raise _row_error(name, first["column"], int(first["index"]), why) from None
@@ -232,6 +236,9 @@ def check_manifest(frame: pd.DataFrame, name: str | Path = "manifest") -> pd.Dat
         raise _row_error(name, "patient_id", row, why)
     return checked
 
+
+#: Name of the check of `findings`, whose words depend on the value.
+_FINDINGS_CHECK = "findings"
 
 #: Pandera's names of checks, in words that follow the value.
 _EXPLANATIONS = {
@@ -266,6 +273,17 @@ def _row_error(name: str | Path, column: str, row: int, why: str) -> ManifestErr
     return ManifestError(name, f"{column} in row {row + 1}: {why}", remedy)
 
 
+def _findings_fault(value: object) -> str | None:
+    """What is wrong with a cell of the column `findings`; None where nothing is."""
+    if not isinstance(value, str):
+        return "is not text"
+    try:
+        parse_findings(value)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _manifest_schema() -> Any:
     """The manifest's contract as a pandera schema."""
     import pandera.pandas as pa
@@ -285,6 +303,9 @@ def _manifest_schema() -> Any:
     iso_date = pa.Check(
         is_iso_date, element_wise=True, error="is not a date as YYYY, YYYY-MM or YYYY-MM-DD"
     )
+    findings = pa.Check(
+        lambda value: _findings_fault(value) is None, element_wise=True, error=_FINDINGS_CHECK
+    )
     years = pa.Check.in_range(0, OLDEST_YEARS, error=f"is not in 0 to {OLDEST_YEARS} years")
     return pa.DataFrameSchema(
         {
@@ -303,6 +324,7 @@ def _manifest_schema() -> Any:
             "date": pa.Column(object, iso_date, nullable=True),
             "series_id": pa.Column(object, is_text, nullable=True),
             "traits": pa.Column(object, is_text, nullable=True),
+            "findings": pa.Column(object, findings, nullable=True),
         }
     )
 

@@ -37,12 +37,15 @@ from pulmofuse.inference import (
 )
 from pulmofuse.pipeline import (
     AUDIT_FILES,
+    FINDINGS_FILES,
     Cohort,
     PatientScores,
     Reporter,
     Silent,
     Steps,
     check_classes,
+    check_findings,
+    checkpoint_files,
     decide,
     decision_predictions,
     describe_cohort,
@@ -51,25 +54,28 @@ from pulmofuse.pipeline import (
     fit_feature_fusion,
     fusion_patients,
     locked,
-    member_folders,
     operating_points,
     prepare_cohort,
+    pretraining_checks,
     record_predictions,
     require_records,
     rows_hash,
     run_controls,
     scan,
+    seen_in_pretraining,
     split_cohort,
     table_hash,
     train_unimodal,
+    training_inputs,
     versions,
+    weights_key,
     without_leaks,
     write_audit,
     write_examples,
     write_explanations,
+    write_findings,
     write_fingerprints,
 )
-from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
 from pulmofuse.report import write_report
 from pulmofuse.schema import MANIFEST_COLUMNS, Modality, Split, write_manifest
 from pulmofuse.sources.synthetic import read_truth
@@ -126,6 +132,7 @@ def run_study(
             _train(run, cohort, modality)
         _fuse(run, cohort)
         _evaluate(run)
+        _findings(run, cohort)
         _control(run, cohort)
         _illustrate(run, cohort)
         _bundle(run, cohort)
@@ -139,8 +146,10 @@ def _collect(run: _Run) -> Cohort:
     manifest, excluded = scan(config.sources, run.data_root)
     run.reporter.finish(f"{len(manifest):,} files, {len(excluded):,} left out")
     # A wrong backbone must not cost a reading of all files, nor touch what an earlier run wrote.
-    for modality in (Modality(name) for name in sorted(manifest["modality"].unique())):
+    modalities = [Modality(name) for name in sorted(manifest["modality"].unique())]
+    for modality in modalities:
         build_model(modality, config.of(modality), len(config.target.classes))
+    before = seen_in_pretraining(config, modalities)
     write_text(out / "config.resolved.yaml", dump_config(config))
     run.reporter.step("Read and prepare the files")
     cohort = prepare_cohort(
@@ -159,8 +168,12 @@ def _collect(run: _Run) -> Cohort:
     counts = cohort.records["split"].value_counts()
     run.reporter.finish(", ".join(f"{counts.get(s.value, 0):,} {s.value}" for s in Split))
     write_manifest(out / "manifest.parquet", cohort.records)
-    write_fingerprints(out, cohort.records)
+    # What the models start from is not external data to this study either.
+    before = before[~before["sha256"].isin(cohort.records["sha256"])]
+    seen = [table for table in (cohort.records, before) if len(table)]
+    write_fingerprints(out, pd.concat(seen, ignore_index=True))
     check_classes(cohort, config.target.classes)
+    check_findings(cohort, config)
     return cohort
 
 
@@ -178,6 +191,7 @@ def _audit(run: _Run, cohort: Cohort) -> None:
             out / "manifest.parquet",
             config.name,
             run.reporter.update,
+            pretraining_checks(config, cohort.records),
         )
         failed = list(dict.fromkeys(c.id for c in found.checks if c.verdict == "fail"))
         return f"verdict: {found.verdict}{' (' + ', '.join(failed) + ')' if failed else ''}"
@@ -192,6 +206,7 @@ def _audit(run: _Run, cohort: Cohort) -> None:
         table_hash(cohort.pairs),
         table_hash(excluded[excluded["stage"] == "read"]),
         table_hash(cohort.remarks),
+        *(key for modality in cohort.caches for key in weights_key(config.of(modality))),
     ]
     outputs = [out / name for name in AUDIT_FILES]
     run.steps.run("audit", "Audit splits and shortcuts", inputs, outputs, work)
@@ -203,14 +218,7 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
     """Train one modality's model and score all its records."""
     config, records = run.config, cohort.of(modality)
     folder = run.out / "checkpoints" / modality.value
-    inputs = [
-        pulmofuse.__version__,
-        PREPROCESSING_VERSION,
-        config.seed,
-        config.target.model_dump(mode="json"),
-        config.of(modality).model_dump(mode="json"),
-        rows_hash(records, ["record_id", "split", "y_true", "sha256", "source", "site"]),
-    ]
+    inputs = training_inputs(config, modality, records)
     trained: list[Unimodal] = []
 
     def work() -> str:
@@ -219,8 +227,8 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
         return note
 
     title = f"Train the {modality.value} model"
-    places = member_folders(folder, config.of(modality).training.members)
-    outputs = [place / name for place in places for name in ("best.safetensors", "history.csv")]
+    names = ("best.safetensors", "history.csv")
+    outputs = [file for name in names for file in checkpoint_files(config, modality, folder, name)]
     key = run.steps.run(f"train-{modality.value}", title, inputs, outputs, work, workspace=folder)
     if not trained:
         # Done before: `fit` finds the finished checkpoint and only loads it.
@@ -313,6 +321,30 @@ def _evaluate(run: _Run) -> None:
     run.steps.run("evaluate", "Evaluate on the test patients", inputs, outputs, work)
 
 
+def _findings(run: _Run, cohort: Cohort) -> None:
+    """What the X-ray model says of findings, where it learnt them; writes `FINDINGS_FILES`."""
+    config, part = run.config, run.parts.get(Modality.CXR)
+    outputs = [run.out / name for name in FINDINGS_FILES]
+    if part is None or not part.model.findings:
+        for path in outputs:
+            path.unlink(missing_ok=True)
+        return
+    records, scores = cohort.of(Modality.CXR), run.scores[Modality.CXR]
+    inputs = [
+        pulmofuse.__version__,
+        run.keys[Modality.CXR],
+        config.evaluation.model_dump(mode="json"),
+        rows_hash(records, ["record_id", "patient_id"]),
+    ]
+    run.steps.run(
+        "findings",
+        "Evaluate the findings",
+        inputs,
+        outputs,
+        lambda: write_findings(part, records, scores, config, run.out),
+    )
+
+
 def _control(run: _Run, cohort: Cohort) -> None:
     """Take the disease out and see what is left; match patients; writes controls.csv."""
     config, out = run.config, run.out
@@ -358,7 +390,9 @@ def _bundle(run: _Run, cohort: Cohort) -> None:
     """Write the bundle that predictions are made from."""
     assert run.decision is not None  # noqa: S101  # `_fuse` set it
     config, checks = run.config, read_json(run.out / "audit.json")["checks"]
-    seen = cohort.records[cohort.records["split"] != Split.TEST]
+    trained = cohort.records[cohort.records["split"] != Split.TEST]
+    tables = (trained, seen_in_pretraining(config, list(cohort.caches)))
+    seen = pd.concat([table for table in tables if len(table)], ignore_index=True)
     run.reporter.step("Write the bundle")
     bundle = Bundle(
         name=config.name,
@@ -379,7 +413,7 @@ def _bundle(run: _Run, cohort: Cohort) -> None:
             "test_files": sorted(set(cohort.records["sha256"]) - set(seen["sha256"])),
             "split_hash": split_hash(cohort.records),
             "training_files": sorted(seen["sha256"].unique()),
-            "training_patients": sorted(seen["patient_id"].unique()),
+            "training_patients": sorted(seen["patient_id"].dropna().unique()),
             "versions": versions(),
         },
     )

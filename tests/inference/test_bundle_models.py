@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from pulmofuse.config import (
     CtConfig,
+    CtModelConfig,
     CtPreprocessing,
-    ImageModelConfig,
     TestTimeViews,
     TrainingConfig,
 )
@@ -28,7 +28,7 @@ from pulmofuse.sources.phantom import draw_ct
 
 CONFIG = CtConfig(
     preprocessing=CtPreprocessing(size=32),
-    model=ImageModelConfig(backbone="resnet18", weights="none"),
+    model=CtModelConfig(backbone="resnet18", weights="none"),
     training=TrainingConfig(members=2),
     tta=TestTimeViews(flip_horizontal=True, zooms=(1.0, 1.2)),
 )

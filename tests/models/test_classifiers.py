@@ -17,7 +17,7 @@ from pulmofuse.config import (
     CtConfig,
     CtModelConfig,
     CxrConfig,
-    ImageModelConfig,
+    CxrModelConfig,
 )
 from pulmofuse.models import (
     ARCHITECTURES,
@@ -44,7 +44,7 @@ def cough(architecture: str) -> Classifier:
 BUILD: dict[str, Callable[[], Classifier]] = {
     "ct": lambda: build_ct_model(CtConfig(model=CtModelConfig(weights="none")), 3),
     "cxr": lambda: build_cxr_model(
-        CxrConfig(model=ImageModelConfig(backbone="resnet18", weights="none")), 3
+        CxrConfig(model=CxrModelConfig(backbone="resnet18", weights="none")), 3
     ),
     "volume": lambda: build_ct_model(
         CtConfig(model=CtModelConfig(aggregation="volume", depth=6)), 3

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pulmofuse.config import CtConfig, CxrConfig, ImageModelConfig, TestTimeViews
+from pulmofuse.config import CtConfig, CtModelConfig, CxrConfig, CxrModelConfig, TestTimeViews
 from pulmofuse.models import build_ct_model, build_cxr_model, frozen
 from pulmofuse.models.views import views_of, zoomed
 
 VIEWS = TestTimeViews(flip_horizontal=True, zooms=(1.25, 1.0))
-MODEL = ImageModelConfig(backbone="resnet18", weights="none")
+CT, CXR = (model(backbone="resnet18", weights="none") for model in (CtModelConfig, CxrModelConfig))
 
 
 def image() -> torch.Tensor:
@@ -44,11 +44,11 @@ def test_zooms_without_the_plain_view_or_beyond_reason_are_refused(zooms: tuple[
 def test_logits_are_the_mean_over_the_views(modality: str) -> None:
     torch.manual_seed(0)
     if modality == "ct":
-        model = build_ct_model(CtConfig(model=MODEL, tta=VIEWS), 3)
-        plain = build_ct_model(CtConfig(model=MODEL), 3)
+        model = build_ct_model(CtConfig(model=CT, tta=VIEWS), 3)
+        plain = build_ct_model(CtConfig(model=CT), 3)
     else:
-        model = build_cxr_model(CxrConfig(model=MODEL, tta=VIEWS), 3)
-        plain = build_cxr_model(CxrConfig(model=MODEL), 3)
+        model = build_cxr_model(CxrConfig(model=CXR, tta=VIEWS), 3)
+        plain = build_cxr_model(CxrConfig(model=CXR), 3)
     plain.load_state_dict(model.state_dict())
     model.eval(), plain.eval()
     x = image()
@@ -59,5 +59,5 @@ def test_logits_are_the_mean_over_the_views(modality: str) -> None:
 
 
 def test_training_sees_the_image_alone() -> None:
-    model = build_ct_model(CtConfig(model=MODEL, tta=VIEWS), 3).train()
+    model = build_ct_model(CtConfig(model=CT, tta=VIEWS), 3).train()
     assert len(list(model.views(image()))) == 1

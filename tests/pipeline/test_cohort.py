@@ -20,6 +20,7 @@ from pulmofuse.pipeline import (
     without_leaks,
 )
 from pulmofuse.schema import exclusions_frame, manifest_frame
+from pulmofuse.sources import scan_source
 from pulmofuse.sources.synthetic import SyntheticConfig, generate
 
 CONFIG = """
@@ -233,3 +234,28 @@ def test_a_cohort_that_cleaning_leaves_empty_is_refused_with_the_list(
     assert not found.excluded["reason"].str.contains("score").any()
     with pytest.raises(StudyError, match=r"all 6 files were left out. Look at list.csv"):
         require_records(found, "mine", Path("list.csv"))
+
+
+def test_a_stated_lateral_view_is_left_out_whatever_the_picture_shows(
+    pictures: Path, tmp_path: Path
+) -> None:
+    rows = listed(pictures)
+    rows[0]["view"] = "L"
+    found = cohort(pictures, rows, tmp_path)
+    out = found.excluded.set_index("path")["reason"]
+    assert "a lateral view" in out[str(rows[0]["path"])]
+    assert rows[0]["path"] not in set(found.records["path"])
+
+
+@pytest.mark.data
+def test_no_lateral_of_an_unknown_view_is_used(data_root: Path, tmp_path: Path) -> None:
+    rows = scan_source("covid_chestxray", data_root, "covid-chestxray-dataset").records
+    rows = rows[rows["modality"] == "cxr"]
+    lateral = rows[rows["view"] == "L"]
+    assert len(lateral) == 54
+    frontal = rows[(rows["view"] == "PA") & (rows["label"] == "covid19")].head(6)
+    mixed = pd.concat([lateral.assign(label="covid19"), frontal]).assign(view=None)
+    found = cohort(data_root, mixed.to_dict("records"), tmp_path)
+    assert not set(found.records["path"]) & set(lateral["path"])
+    assert set(found.records["path"]) <= set(frontal["path"])
+    assert len(found.records)

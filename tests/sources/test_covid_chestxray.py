@@ -10,7 +10,7 @@ import pytest
 from pulmofuse.errors import SourceError
 from pulmofuse.schema import Label
 from pulmofuse.sources import scan_source
-from pulmofuse.sources.covid_chestxray import parse_finding
+from pulmofuse.sources.covid_chestxray import parse_finding, stated_findings
 from tests.sources.trees import cohen_tree
 
 
@@ -36,6 +36,37 @@ from tests.sources.trees import cohen_tree
 )
 def test_findings(finding: str, label: Label | None) -> None:
     assert parse_finding(finding) is label
+
+
+@pytest.mark.parametrize(
+    ("finding", "stated"),
+    [
+        ("COVID-19", {"covid19": 1}),
+        ("COVID-19, ARDS", {"covid19": 1, "ards": 1}),
+        ("Pneumonia/Viral/COVID-19", {"pneumonia": 1, "covid19": 1}),
+        ("Pneumonia/Bacterial/Streptococcus", {"pneumonia": 1}),
+        ("SARS", {"pneumonia": 1}),
+        ("Tuberculosis", {"tuberculosis": 1}),
+        ("ARDS", {"ards": 1}),
+        ("No Finding", {"pneumonia": 0, "ards": 0}),
+        ("todo", {}),
+        ("Unknown", {}),
+    ],
+)
+def test_what_a_finding_says(finding: str, stated: dict[str, int]) -> None:
+    assert stated_findings(finding) == stated
+
+
+def test_findings_are_of_xrays_only(tmp_path: Path) -> None:
+    root = cohen_tree(
+        tmp_path, [row("1", "a.png"), row("1", "b.png", modality="CT"), row("2", "c.png", "todo")]
+    )
+    rows = scan_source("covid_chestxray", root).records
+    assert dict(zip(rows["path"], rows["findings"], strict=True)) == {
+        "images/a.png": '{"covid19": 1}',
+        "images/b.png": None,
+        "images/c.png": None,
+    }
 
 
 def row(patient: str, name: str, finding: str = "COVID-19", **other: str) -> tuple[str, ...]:

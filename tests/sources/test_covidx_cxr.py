@@ -176,3 +176,20 @@ def test_what_the_published_lists_say_of_patients(published: Path) -> None:
     classes = {(entry.site, entry.label == "covid19") for _, entry in entries}
     both = {site for site, _ in classes if {(site, True), (site, False)} <= classes}
     assert both == {"cohen"}
+
+
+def test_findings_are_what_the_class_says(tmp_path: Path) -> None:
+    rows = scan_source("covidx_cxr", tree(tmp_path)).records
+    assert dict(zip(rows["label"], rows["findings"], strict=True)) == {
+        "covid19": '{"covid19": 1}',
+        "normal": '{"pneumonia": 0, "covid19": 0}',
+        "pneumonia": '{"pneumonia": 1, "covid19": 0}',
+    }
+
+
+def test_a_negative_says_only_that_it_is_not_covid19(tmp_path: Path) -> None:
+    root = tree(tmp_path, "7 old.png negative\n", "8 new.png positive\n", "_COVIDx8B")
+    assert scan_source("covidx_cxr", root).records["findings"].tolist() == [
+        '{"covid19": 1}',
+        '{"covid19": 0}',
+    ]

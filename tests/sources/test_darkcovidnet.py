@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from pulmofuse.errors import SourceError
+from pulmofuse.findings import NIH_FINDINGS
 from pulmofuse.sources import scan_source
 from pulmofuse.sources.darkcovidnet import article_of
 from tests.sources.trees import cohen_tree, touch
@@ -123,3 +125,13 @@ def test_names_split_only_patients_with_random_names(data_root: Path) -> None:
     articles = covid["path"].map(lambda path: article_of(Path(path).stem))
     pieces = articles.groupby(covid["patient_id"]).nunique()
     assert (pieces > 1).sum() == 7
+
+
+def test_findings_are_what_the_folder_says(tmp_path: Path) -> None:
+    rows = scan_source("darkcovidnet", tree(tmp_path, "a.jpg")).records.set_index("record_id")
+    stated = {key.split(":")[1].split("/")[0]: json.loads(t) for key, t in rows["findings"].items()}
+    assert stated == {
+        "Covid-19": {"covid19": 1},
+        "No_findings": {**dict.fromkeys(NIH_FINDINGS, 0), "covid19": 0},
+        "Pneumonia": {"pneumonia": 1, "covid19": 0},
+    }

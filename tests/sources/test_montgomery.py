@@ -37,6 +37,11 @@ def test_labels_people_and_who_is_the_same(tmp_path: Path, top: str) -> None:
         ["montgomery:MCUCXR_0162_1", "montgomery:MCUCXR_0162_1", "tuberculosis", "M", 49, "PA"],
         ["montgomery:MCUCXR_0170_1", "montgomery:MCUCXR_0162_1", "tuberculosis", "M", 49, "PA"],
     ]
+    assert scan.records["findings"].tolist() == [
+        '{"tuberculosis": 0}',
+        '{"tuberculosis": 1}',
+        '{"tuberculosis": 1}',
+    ]
     assert not scan.records["patient_known"].any()
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pulmofuse.errors import SourceError
+from pulmofuse.findings import NIH_FINDINGS, findings_matrix
 from pulmofuse.sources import scan_source
 from pulmofuse.sources.nih_chestxray14 import archive_of, label_of
 from tests.sources.trees import touch
@@ -96,6 +99,14 @@ def test_the_official_table_and_split(tmp_path: Path) -> None:
     assert rows["view"].tolist() == ["PA", "PA", "AP", "PA"]
     assert rows["sex"].tolist() == ["M", "M", "F", "F"]
     assert rows["path"].iloc[0] == "images_001/images/00000001_000.png"
+    stated = [json.loads(text) for text in rows["findings"]]
+    assert all(tuple(row) == NIH_FINDINGS for row in stated)
+    assert [[name for name, value in row.items() if value] for row in stated] == [
+        [],
+        ["cardiomegaly", "emphysema"],
+        ["pneumonia", "emphysema"],
+        ["hernia"],
+    ]
 
 
 def test_the_later_table_comes_first_and_may_say_sex(tmp_path: Path) -> None:
@@ -223,3 +234,19 @@ def test_no_patient_of_the_published_lists_stands_in_two_splits(
     rows = scan_source("nih_chestxray14", tmp_path).records
     assert len(rows) == 2_244 + 4_487
     assert (rows.groupby("patient_id")["split"].nunique() == 1).all()
+
+
+@pytest.mark.data
+def test_findings_are_those_of_the_published_list(data_root: Path, tmp_path: Path) -> None:
+    published = data_root / "metadata/nih-chestxray14/val_list.txt"
+    shutil.copy(published, tmp_path)
+    names, *marks = zip(*(line.split() for line in published.read_text().splitlines()), strict=True)
+    touch(tmp_path, *(f"images/{name}" for name in names))
+    texts = scan_source("nih_chestxray14", tmp_path).records["findings"]
+    stated = findings_matrix(texts, NIH_FINDINGS)
+    # All said, nothing else: the sums of the list's columns, read here by numpy alone.
+    assert stated.shape == (11_219, 14)
+    assert stated.sum(axis=0).tolist() == np.array(marks, dtype=int).sum(axis=1).tolist()
+    assert int((stated.sum(axis=1) == 0).sum()) == sum(
+        "1" not in row for row in zip(*marks, strict=True)
+    )

@@ -41,6 +41,11 @@ def test_the_newer_layout_without_its_masks(tmp_path: Path) -> None:
         "Lung_Opacity/images/Lung_Opacity-1.png": "pneumonia",
         "Viral Pneumonia/images/Viral Pneumonia-1.png": "pneumonia",
     }
+    assert dict(zip(scan.records["label"], scan.records["findings"], strict=True)) == {
+        "covid19": '{"covid19": 1}',
+        "normal": '{"pneumonia": 0, "covid19": 0}',
+        "pneumonia": '{"pneumonia": 1, "covid19": 0}',
+    }
     assert not scan.records["patient_known"].any()
     assert scan.records["patient_id"].is_unique
 

@@ -46,6 +46,11 @@ def test_classes_and_unknown_patients(tmp_path: Path, boxes: str | None) -> None
         ["rsna_pneumonia:bb", "normal"],
         ["rsna_pneumonia:cc", "pneumonia"],
     ]
+    assert [json.loads(text) for text in scan.records["findings"]] == [
+        {"pneumonia": 0, "lung_opacity": 0},
+        {"pneumonia": 0, "lung_opacity": 0},
+        {"pneumonia": 1, "lung_opacity": 1},
+    ]
     assert not scan.records["patient_known"].any()
     assert scan.records["patient_id"].is_unique
 

@@ -38,8 +38,9 @@ class TestRows:
     def test_fill_every_column_of_the_manifest(self, tmp_path: Path) -> None:
         text = (
             "Path;Label;Modality;patient_id;patient_known;source;site;split;age;sex;view;date;"
-            "series_id;traits;remark\n"
-            "scans\\b.dcm;normal;ct;007;yes;north;ward 3;valid;61,;female;axial;2020-04;s1;;x\n"
+            "series_id;traits;findings;remark\n"
+            "scans\\b.dcm;normal;ct;007;yes;north;ward 3;valid;61,;female;axial;2020-04;s1;;"
+            '"{""mass"": 1}";x\n'
         ).replace("61,", "61")
         (row,) = scan_source("table", tree(tmp_path, text)).records.to_dict("records")
         assert row == {
@@ -58,6 +59,7 @@ class TestRows:
             "date": "2020-04",
             "series_id": "table:s1",
             "traits": None,
+            "findings": '{"mass": 1}',
         }
 
     def test_pair_the_modalities_of_one_person(self, tmp_path: Path) -> None:
@@ -150,6 +152,9 @@ class TestFaults:
             ("patient_known", "perhaps", "'perhaps' is not a truth value"),
             ("traits", "[1]", "traits is not a JSON object"),
             ("traits", "{", "traits is not a JSON object"),
+            ("findings", "mass", "findings 'mass' is not a JSON object"),
+            ("findings", '"{""mas"": 1}"', "'mas', which is no finding; the nearest is mass"),
+            ("finding", "mass", "unknown column 'finding'.*'findings'"),
             ("patientid", "3", "unknown column 'patientid'.*'patient_id'"),
             ("label", "normal", "column label stands twice"),
         ],

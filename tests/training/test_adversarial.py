@@ -106,8 +106,8 @@ class TinyNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.features(x))
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        return list(self.body.parameters()), list(self.head.parameters())
+    def stages(self) -> list[list[nn.Module]]:
+        return [[self.body], [self.head]]
 
 
 def _toy() -> tuple[InstanceSource, InstanceSource]:

@@ -95,3 +95,25 @@ def test_progress_counts_instances(kind: str, instances: np.ndarray) -> None:
     infer_records(model(kind), instances, ROWS, COUNTS, progress=lambda *now: told.append(now))
     assert told[-1] == (49, 49)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+class Counting(Corners):
+    """Notes how many images it was given at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        return x.mean(dim=3, keepdim=True)[:, :, :4].transpose(1, 2)
+
+
+@pytest.mark.parametrize(("size", "most"), [(64, 32), (224, 32), (448, 8), (1024, 1), (2000, 1)])
+def test_the_larger_the_images_the_fewer_at_a_time(size: int, most: int) -> None:
+    rng = np.random.default_rng(3)
+    images = np.repeat(rng.integers(0, 255, (40 if most > 1 else 3, size, 1), np.uint8), size, 2)
+    net = Counting()
+    seen = infer_records(net, images, np.arange(len(images)), np.ones(len(images), dtype=int))
+    assert max(net.sizes) == most
+    np.testing.assert_allclose(seen.features, images[:, :4, 0] / 255, atol=1e-5)

@@ -13,6 +13,7 @@ from pulmofuse.config.models import (
     CtConfig,
     CtModelConfig,
     CxrConfig,
+    CxrModelConfig,
     FusionTraining,
     ImageModelConfig,
     TestTimeViews,
@@ -25,6 +26,7 @@ from pulmofuse.config.preprocessing import (
     CxrPreprocessing,
     ImageAugmentation,
 )
+from pulmofuse.config.pretrain import PretrainConfig
 from pulmofuse.config.study import (
     EvaluationConfig,
     FusionConfig,
@@ -45,12 +47,14 @@ __all__ = [
     "CtModelConfig",
     "CtPreprocessing",
     "CxrConfig",
+    "CxrModelConfig",
     "CxrPreprocessing",
     "EvaluationConfig",
     "FusionConfig",
     "FusionTraining",
     "ImageAugmentation",
     "ImageModelConfig",
+    "PretrainConfig",
     "SourceConfig",
     "SplitConfig",
     "StudyConfig",

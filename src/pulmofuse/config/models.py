@@ -55,6 +55,15 @@ class CtModelConfig(ImageModelConfig):
     depth: Count = 16
 
 
+class CxrModelConfig(ImageModelConfig):
+    """An image model that may learn findings beside the classes.
+
+    `findings_weight` is the factor of their loss beside that of the classes; 0 is off.
+    """
+
+    findings_weight: Annotated[float, Field(ge=0.0)] = 0.0
+
+
 class CoughModelConfig(Node):
     """Architecture of the cough model; `backbone` and `weights` are for spectrogram_cnn only."""
 
@@ -125,7 +134,7 @@ class CxrConfig(Node):
 
     preprocessing: CxrPreprocessing = CxrPreprocessing()
     augmentation: ImageAugmentation = ImageAugmentation()
-    model: ImageModelConfig = ImageModelConfig()
+    model: CxrModelConfig = CxrModelConfig()
     tta: TestTimeViews = TestTimeViews()
     training: TrainingConfig = TrainingConfig()
 

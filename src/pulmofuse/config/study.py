@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from pulmofuse.config.base import Node, Seed, Text
 from pulmofuse.config.data import AuditConfig, CleaningConfig, SourceConfig, SplitConfig, Target
 from pulmofuse.config.models import CoughConfig, CtConfig, CxrConfig, FusionTraining
+from pulmofuse.config.pretrain import PretrainConfig
 from pulmofuse.errors import ConfigError
 from pulmofuse.schema import Modality
 from pulmofuse.yamltree import apply_override, explain, read_yaml
@@ -70,6 +71,7 @@ class StudyConfig(Node):
     ct: CtConfig = CtConfig()
     cxr: CxrConfig = CxrConfig()
     cough: CoughConfig = CoughConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     fusion: FusionConfig = FusionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 

@@ -7,6 +7,7 @@ result; docs/audit.md says what each one means.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,9 @@ class Audit:
         return {"verdict": self.verdict, "checks": [check.to_json() for check in self.checks]}
 
 
-def audit(records: pd.DataFrame, pairs: pd.DataFrame, seed: int) -> Audit:
+def audit(
+    records: pd.DataFrame, pairs: pd.DataFrame, seed: int, further: Sequence[Check] = ()
+) -> Audit:
     """Ask every question of a manifest.
 
     Args:
@@ -56,6 +59,7 @@ def audit(records: pd.DataFrame, pairs: pd.DataFrame, seed: int) -> Audit:
             The order of rows does not matter.
         pairs: record_a, record_b, kind ("exact" or "near"), score.
         seed: of cross-validation, permutations and bootstrap.
+        further: answers about leakage that the records alone do not give.
 
     Returns:
         Checks with the ids `leakage.patient`, `leakage.exact_duplicate`, `leakage.near_duplicate`,
@@ -72,6 +76,7 @@ def audit(records: pd.DataFrame, pairs: pd.DataFrame, seed: int) -> Audit:
         leakage.leakage_duplicate("exact", joined),
         leakage.leakage_duplicate("near", joined),
         leakage.leakage_series(used),
+        *further,
         *leakage.label_contradictions(records, joined),
     ]
     with_class = used[used["y_true"].notna()]

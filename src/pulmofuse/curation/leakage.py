@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -144,6 +145,41 @@ def _shared_sources(pairs: pd.DataFrame) -> str:
         f" The data sets {a} and {b} share {counted(min(map(len, own.values())), 'file')}."
         for (a, b), own in sorted(files.items())
     )
+
+
+def leakage_pretraining(tested: pd.DataFrame, modality: str, weights: str, n_seen: int) -> Check:
+    """Validation and test records that a model's starting weights have seen.
+
+    Args:
+        tested: path, split, copy (whether an exact or near copy was seen in pre-training), patient
+            (whether somebody of this name was).
+        modality: of the model.
+        weights: what it starts from.
+        n_seen: files seen in pre-training.
+    """
+    name, seen = "leakage.pretraining", f"the {n_seen:,} files that {weights} was pre-trained on"
+    known = tested[tested["copy"] | tested["patient"]]
+    if known.empty:
+        splits = tested["split"].value_counts()
+        counts = " and ".join(
+            f"{splits.get(split, 0):,} {split.value}" for split in (Split.VAL, Split.TEST)
+        )
+        detail = f"None of {counts} records is a copy, or of a patient, of {seen}."
+        return replace(_clean(name, detail), modality=modality)
+    row = next(iterate(known.sort_values(["split", "path"]).head(1)))
+    detail = (
+        f"{counted(len(known), 'record')} of validation or test (such as {row['path']},"
+        f" {row['split']}) among {seen}, {int(known['copy'].sum()):,} of them copies or near copies"
+        " and the others of patients seen there: the model is chosen or tested on what it has seen."
+    )
+    remedy = "run `pulmofuse pretrain` on this very study, its split and its seed"
+    return replace(_leak(name, len(known), detail, remedy), modality=modality)
+
+
+def unknown_pretraining(modality: str, weights: str) -> Check:
+    """Starting weights that do not say what they have seen: released ones, as a rule."""
+    detail = f"{weights} does not say what it was trained on, so that cannot be checked."
+    return replace(_clean("leakage.pretraining", detail), value=None, modality=modality)
 
 
 def label_contradictions(records: pd.DataFrame, joined: pd.DataFrame) -> list[Check]:

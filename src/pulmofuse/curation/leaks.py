@@ -14,6 +14,7 @@ from pulmofuse.errors import LeakageFound
 from pulmofuse.schema import Exclusion, Split, iterate
 
 _CONTRADICTION = "labels.contradiction"
+_PRETRAINING = "leakage.pretraining"
 
 #: Checks whose failure means that no figure on the test set can be believed.
 _LEAKS = ("leakage.", _CONTRADICTION)
@@ -39,6 +40,8 @@ def stop_on_leaks(checks: Iterable[Mapping[str, Any]], page: Path | None = None)
     if failed:
         counts = ", ".join(f"{check['id']} {check['value'] or 0:,.0f}" for check in failed)
         way = "--drop-leaks drops the training copies"
+        if all(c["id"] == _PRETRAINING for c in failed):
+            way = str(failed[0]["remedy"])
         if any(c["id"] == _CONTRADICTION for c in failed):
             way = "leave the copies with a wrong label out (`cleaning.copies: drop` leaves out all)"
         look = f"see every pair in {page}; then " if page is not None else ""

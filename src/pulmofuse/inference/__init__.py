@@ -11,7 +11,12 @@ from pulmofuse.inference.bundle import (
 )
 from pulmofuse.inference.explain import grad_cam
 from pulmofuse.inference.predictor import DEFAULT_METHOD, FEATURE_METHOD, Prediction, Predictor
-from pulmofuse.inference.scoring import Scores, instance_rows, score_records
+from pulmofuse.inference.scoring import (
+    Scores,
+    findings_probabilities,
+    instance_rows,
+    score_records,
+)
 
 __all__ = [
     "DEFAULT_METHOD",
@@ -24,6 +29,7 @@ __all__ = [
     "Scores",
     "Unimodal",
     "build_model",
+    "findings_probabilities",
     "grad_cam",
     "instance_rows",
     "load_bundle",

@@ -222,6 +222,7 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
                 "config": part.config.model_dump(mode="json"),
                 "calibration": part.calibration.to_dict(),
                 "feature_dim": part.model.feature_dim,
+                "findings": [finding.value for finding in part.model.findings],
             }
             for modality, part in bundle.unimodal.items()
         },
@@ -262,6 +263,9 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
             update={"model": config.model.model_copy(update={"weights": "none"})}
         )
         model = build_model(modality, blank, len(classes))
+        findings = part.get("findings", [])  # bundles of before have none
+        if findings:
+            model.learn_findings(findings)
         _load_weights(folder / f"{modality.value}.safetensors", model)
         calibration = Calibration.from_dict(part["calibration"])
         unimodal[modality] = Unimodal(modality, config, model, calibration)

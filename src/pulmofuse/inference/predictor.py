@@ -6,7 +6,7 @@ predictor.predict(ct="slice.png", cough="cough.wav").probabilities
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 from pulmofuse.errors import BundleError
 from pulmofuse.inference.bundle import Bundle, load_bundle
+from pulmofuse.inference.scoring import findings_probabilities
 from pulmofuse.models import frozen
 from pulmofuse.preprocessing import prepare
 from pulmofuse.schema import Modality, subset_name
@@ -40,6 +41,8 @@ class Prediction:
         evidence: modality -> log-likelihood ratio for the positive (or predicted) class that the
             modality adds to the prior; positive speaks for the class.
         warnings: what the study's audit found about the modalities that were given.
+        findings: finding -> probability that it is present in the X-ray, each by itself and not
+            calibrated; empty without an X-ray, or where the study learnt none.
         research_use_only: always true.
         attention: modality -> weight of each slice or window that the model was shown, in order
             and summing to 1; only modalities whose model has attention.
@@ -53,6 +56,7 @@ class Prediction:
     by_modality: dict[str, dict[str, float]]
     evidence: dict[str, float]
     warnings: tuple[str, ...]
+    findings: dict[str, float] = field(default_factory=dict)
     research_use_only: bool = True
     attention: dict[str, list[float]] = field(default_factory=dict)
 
@@ -108,7 +112,8 @@ class Predictor:
         attention = {
             m.value: s.attention.tolist() for m, s in seen.items() if s.attention is not None
         }
-        return self._describe(subset, method, fused, p, attention)
+        described = self._describe(subset, method, fused, p, attention)
+        return replace(described, findings=self._findings(seen))
 
     def _check(self, given: dict[Modality, Any], method: str) -> None:
         known = [m.value for m in self.bundle.unimodal]
@@ -168,6 +173,15 @@ class Predictor:
         with torch.inference_mode():
             raw = feature.model.eval()(inputs, present).double().softmax(dim=1).numpy()
         return np.asarray(feature.calibration[subset].apply(raw)[0])
+
+    def _findings(self, seen: dict[Modality, Inferred]) -> dict[str, float]:
+        """What the models of the given modalities say of findings."""
+        found: dict[str, float] = {}
+        for modality, inferred in seen.items():
+            model = self._models[modality]
+            names = tuple(finding.value for finding in model.findings)
+            found |= _named(names, findings_probabilities(model, inferred.features)[0])
+        return found
 
     def _describe(
         self,

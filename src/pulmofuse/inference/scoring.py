@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from pulmofuse.files import atomic_path
 from pulmofuse.inference.bundle import Unimodal
-from pulmofuse.models import frozen
+from pulmofuse.models import Classifier, frozen
 from pulmofuse.schema import class_columns
 from pulmofuse.training import infer_records
 
@@ -85,3 +86,17 @@ def score_records(
     if seen.log_weight is not None:
         table["log_weight"] = seen.log_weight.astype(np.float64)
     return Scores(table, seen.features)
+
+
+def findings_probabilities(model: Classifier, features: np.ndarray) -> np.ndarray:
+    """What a model says of findings, from its features (n, feature_dim).
+
+    Returns:
+        (n, findings) float64 in the order of `model.findings`; (n, 0) where it learnt none.
+    """
+    if not model.findings:
+        return np.empty((len(features), 0))
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        inputs = torch.as_tensor(features, dtype=torch.float32, device=device)
+        return np.asarray(model.findings_probabilities(inputs).cpu().numpy())

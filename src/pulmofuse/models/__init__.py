@@ -7,6 +7,7 @@ from pulmofuse.models.classifier import Classifier, ImageClassifier
 from pulmofuse.models.ct_model import build_ct_model
 from pulmofuse.models.cxr_model import build_cxr_model
 from pulmofuse.models.ensemble import Ensemble
+from pulmofuse.models.findings_head import FindingsHead
 from pulmofuse.models.frozen import frozen
 from pulmofuse.models.fusion_model import GatedAttentionFusion
 from pulmofuse.models.volume import VolumeClassifier
@@ -18,6 +19,7 @@ __all__ = [
     "BackboneEntry",
     "Classifier",
     "Ensemble",
+    "FindingsHead",
     "GatedAttention",
     "GatedAttentionFusion",
     "Gathered",

@@ -7,15 +7,17 @@ rows are the instances of records, and features and logits are those of the reco
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from pulmofuse.config import TestTimeViews
+from pulmofuse.findings import Finding
 from pulmofuse.models.backbones import Backbone
 from pulmofuse.models.bags import GatedAttention, Gathered
+from pulmofuse.models.findings_head import FindingsHead
 from pulmofuse.models.levels import join_levels, pool_levels
 from pulmofuse.models.views import views_of
 
@@ -35,16 +37,19 @@ class Classifier(nn.Module):
         depth: slices of the volumes that it reads; None where it reads instances one by one.
         instance_attention: what joins the instances of a record; None where their probabilities
             (and features) are averaged.
+        findings_head: a second head for findings; None where the model has learnt none.
     """
 
     depth: int | None = None
     instance_attention: GatedAttention | None
+    findings_head: FindingsHead | None
 
     def __init__(self, feature_dim: int, n_classes: int, dropout: float) -> None:
         super().__init__()
         self.feature_dim = feature_dim
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(feature_dim, n_classes))
         self.instance_attention = None
+        self.findings_head = None
 
     def attend_to_instances(self, hidden: int) -> None:
         """Join the instances of a record by attention of this width, from now on."""
@@ -54,6 +59,15 @@ class Classifier(nn.Module):
     def attends(self) -> bool:
         """Whether `gather` joins the instances of a record."""
         return self.instance_attention is not None
+
+    def learn_findings(self, findings: Sequence[str]) -> None:
+        """Have an untrained head for findings of these names, from now on."""
+        self.findings_head = FindingsHead(self.feature_dim, findings)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What `findings_probabilities` tells; empty where the model has learnt none."""
+        return () if self.findings_head is None else self.findings_head.findings
 
     def feature_map(self, x: Tensor) -> Tensor:
         """What the backbone sees: (n, channels, h, w), or (n, channels, 1, steps) if recurrent.
@@ -112,16 +126,21 @@ class Classifier(nn.Module):
         """As `features` takes it -> logits (n, classes), or (records, classes)."""
         return self.classify(self.features(x, counts))
 
+    def findings_probabilities(self, features: Tensor) -> Tensor:
+        """(n, feature_dim) -> probabilities (n, findings), float64; not calibrated."""
+        if self.findings_head is None:
+            raise TypeError("this model has learnt no findings")
+        return self.findings_head.probabilities(features)
+
     def stages(self) -> list[list[nn.Module]]:
-        """Parts from the input to the output, for `training.unfreezing`: the last is the head."""
+        """Parts from the input to the output, for `training.unfreezing`: the last is the heads."""
         heads = self.heads()
         return [[module for module in self.children() if module not in heads], heads]
 
     def heads(self) -> list[nn.Module]:
-        """The head, and the attention to instances where there is one: never pre-trained."""
-        return (
-            [self.head] if self.instance_attention is None else [self.head, self.instance_attention]
-        )
+        """The head, the attention to instances and the findings head: never pre-trained."""
+        heads = (self.head, self.instance_attention, self.findings_head)
+        return [head for head in heads if head is not None]
 
 
 class ImageClassifier(Classifier):

@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from pulmofuse.findings import Finding
 from pulmofuse.models.bags import Gathered
 from pulmofuse.models.classifier import Classifier
 
@@ -32,6 +33,7 @@ class Ensemble(Classifier):
         nn.Module.__init__(self)
         self.feature_dim = sum(member.feature_dim for member in members)
         self.depth = members[0].depth
+        self.instance_attention = self.findings_head = None
         self.members = nn.ModuleList(members)
 
     def each(self) -> Iterator[Classifier]:
@@ -81,6 +83,25 @@ class Ensemble(Classifier):
             for member, part in zip(self.each(), parts, strict=True)
         ]
         return torch.stack(logs).logsumexp(dim=0) - math.log(len(logs))
+
+    def learn_findings(self, findings: Sequence[str]) -> None:
+        """Give every member an untrained head for findings of these names."""
+        for member in self.each():
+            member.learn_findings(findings)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the members have all learnt."""
+        return next(self.each()).findings
+
+    def findings_probabilities(self, features: Tensor) -> Tensor:
+        """(n, feature_dim) -> (n, findings): the mean of the members' probabilities, float64."""
+        parts = features.chunk(len(self.members), dim=1)
+        each = [
+            member.findings_probabilities(part)
+            for member, part in zip(self.each(), parts, strict=True)
+        ]
+        return torch.stack(each).mean(dim=0)
 
     def stages(self) -> list[list[nn.Module]]:
         """The members' stages, each together with those at the same depth."""

@@ -11,12 +11,21 @@ from pulmofuse.pipeline.cohort import (
     without_leaks,
 )
 from pulmofuse.pipeline.controls import run_controls
-from pulmofuse.pipeline.fingerprints import copies_of_study, write_fingerprints
+from pulmofuse.pipeline.findings import (
+    FINDINGS_FILES,
+    check_findings,
+    write_findings,
+)
+from pulmofuse.pipeline.fingerprints import (
+    FINGERPRINTS,
+    copies_of_study,
+    write_fingerprints,
+)
+from pulmofuse.pipeline.keys import checkpoint_files, training_inputs
 from pulmofuse.pipeline.models import (
     check_classes,
     fit_decision_fusion,
     fit_feature_fusion,
-    member_folders,
     train_unimodal,
 )
 from pulmofuse.pipeline.pictures import write_examples, write_explanations
@@ -29,6 +38,12 @@ from pulmofuse.pipeline.predictions import (
     operating_points,
     record_predictions,
 )
+from pulmofuse.pipeline.pretrained import (
+    MARK,
+    pretraining_checks,
+    seen_in_pretraining,
+    weights_key,
+)
 from pulmofuse.pipeline.steps import (
     Reporter,
     Silent,
@@ -38,15 +53,22 @@ from pulmofuse.pipeline.steps import (
     table_hash,
     versions,
 )
+from pulmofuse.pipeline.unlabelled import Unlabelled, unlabelled_images
 
 __all__ = [
     "AUDIT_FILES",
+    "FINDINGS_FILES",
+    "FINGERPRINTS",
+    "MARK",
     "Cohort",
     "PatientScores",
     "Reporter",
     "Silent",
     "Steps",
+    "Unlabelled",
     "check_classes",
+    "check_findings",
+    "checkpoint_files",
     "copies_of_study",
     "decide",
     "decision_predictions",
@@ -56,21 +78,26 @@ __all__ = [
     "fit_feature_fusion",
     "fusion_patients",
     "locked",
-    "member_folders",
     "operating_points",
     "prepare_cohort",
+    "pretraining_checks",
     "record_predictions",
     "require_records",
     "rows_hash",
     "run_controls",
     "scan",
+    "seen_in_pretraining",
     "split_cohort",
     "table_hash",
     "train_unimodal",
+    "training_inputs",
+    "unlabelled_images",
     "versions",
+    "weights_key",
     "without_leaks",
     "write_audit",
     "write_examples",
     "write_explanations",
+    "write_findings",
     "write_fingerprints",
 ]

@@ -5,6 +5,7 @@ Writes audit.json, audited.json, duplicates.csv, pictures of the copies and audi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 import pulmofuse
-from pulmofuse.curation import Audit, audit
+from pulmofuse.curation import Audit, Check, audit
 from pulmofuse.files import sha256_path, write_csv, write_json
 from pulmofuse.pipeline.pairs import draw_pairs
 from pulmofuse.report import write_audit_page
@@ -32,6 +33,7 @@ def write_audit(
     manifest: Path | None = None,
     study: str | None = None,
     progress: Progress | None = None,
+    further: Sequence[Check] = (),
 ) -> Audit:
     """Ask every question of the records, and write the answers into a folder.
 
@@ -45,8 +47,9 @@ def write_audit(
         manifest: file that the records come from; null where there is none.
         study: name of the study whose classes are used; null where the labels are the classes.
         progress: told (files drawn, files in all, path).
+        further: answers that the records alone do not give.
     """
-    found = audit(records, pairs, seed)
+    found = audit(records, pairs, seed, further)
     write_json(out / "audit.json", found.to_json())
     write_json(out / "audited.json", _audited(records, seed, manifest, study))
     write_csv(out / "duplicates.csv", found.duplicates)

@@ -21,6 +21,7 @@ def record_source(
     y: np.ndarray,
     patient_limit: int | None = None,
     site: np.ndarray | None = None,
+    findings: np.ndarray | None = None,
 ) -> InstanceSource | BagSource:
     """Rows to train or validate a model on, as it reads records.
 
@@ -33,6 +34,7 @@ def record_source(
             bag, of at most so many instances; more of them make further bags, and a record is
             never divided. None makes each record a bag.
         site: (records,) as in `Targets`; of a bag it is that of its first record.
+        findings: (records, findings) likewise.
     """
     if model.attends and patient_limit is not None:
         bags = _patient_bags(records, y, patient_limit)
@@ -40,15 +42,23 @@ def record_source(
         starts = np.cumsum([0, *map(len, bags)])[:-1]
         counts = np.add.reduceat(counts, starts)
         first = [bag[0] for bag in bags]
-        y, site = y[first], None if site is None else site[first]
-        return BagSource(instances, rows, counts, y, site=site)
+        y, site, findings = y[first], _take(site, first), _take(findings, first)
+        return BagSource(instances, rows, counts, y, site=site, findings=findings)
     rows, counts = instance_rows(records)
     if model.depth is not None:
-        return VolumeSource(instances, rows, counts, y, site=site, depth=model.depth)
+        return VolumeSource(
+            instances, rows, counts, y, site=site, findings=findings, depth=model.depth
+        )
     if model.attends:
-        return BagSource(instances, rows, counts, y, site=site)
-    each = None if site is None else np.repeat(site, counts)
-    return InstanceSource(instances, rows, np.repeat(y, counts), site=each)
+        return BagSource(instances, rows, counts, y, site=site, findings=findings)
+    each = np.repeat(np.arange(len(counts)), counts)
+    return InstanceSource(
+        instances, rows, y[each], site=_take(site, each), findings=_take(findings, each)
+    )
+
+
+def _take(values: np.ndarray | None, places: list[int] | np.ndarray) -> np.ndarray | None:
+    return None if values is None else values[places]
 
 
 def bag_training(config: TrainingConfig, source: InstanceSource | BagSource) -> TrainingConfig:

@@ -116,10 +116,9 @@ def prepare_cohort(
         StudyError: no file with a class of the study can be read.
     """
     usable, dropped = _usable(manifest, config.target)
-    records, unreadable, caches = _read(usable, config, data_root, cache_folder, progress)
-    records = mark_shared_files(records)
-    remarks = remark_rows(records, config.cleaning.exclude)
-    records, odd = _without_odd(records, remarks)
+    records, faulty, caches, remarks = read_records(
+        usable, config, data_root, cache_folder, progress
+    )
     if config.split.method != "stratified":
         # Published splits are passed over, so no copy is kept for being in one.
         records = records.assign(split=None)
@@ -134,7 +133,7 @@ def prepare_cohort(
     groups = patient_groups(everything, cleaned).to_numpy()[: len(records)]
     records = records.assign(group=groups)
     records, surplus, copies = drop_duplicates(records, cleaned, unused)
-    left_out = [excluded, dropped, unreadable, odd, exclusions_frame(surplus)]
+    left_out = [excluded, dropped, faulty, exclusions_frame(surplus)]
     usable_caches = {m: c for m, c in caches.items() if (records["modality"] == m.value).any()}
     return Cohort(
         records.reset_index(drop=True),
@@ -144,6 +143,42 @@ def prepare_cohort(
         copies,
         remarks,
     )
+
+
+def read_records(
+    manifest: pd.DataFrame,
+    config: StudyConfig,
+    data_root: Path,
+    cache_folder: Path,
+    progress: Callable[[int, int, str], None],
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[Modality, Cache], pd.DataFrame]:
+    """Read every file once, and leave out what is broken or odd.
+
+    Args:
+        manifest: records to read, their labels of no concern.
+        config: its preprocessing and cleaning are used.
+        data_root: folder that the manifest's paths are relative to.
+        cache_folder: takes the memory-mapped instances.
+        progress: told (files done, files in all, modality).
+
+    Returns:
+        The records with what was seen of them and where their instances are; exclusions; the
+        instances; and what is odd, columns of `curation.remark_rows`.
+
+    Raises:
+        StudyError: no file can be read.
+    """
+    records, unreadable, caches = _read(manifest, config, data_root, cache_folder, progress)
+    records = mark_shared_files(records)
+    remarks = remark_rows(records, config.cleaning.exclude)
+    records, odd = _without_odd(records, remarks)
+    return records, pd.concat([unreadable, odd], ignore_index=True), caches, remarks
+
+
+def lateral(manifest: pd.DataFrame) -> pd.Series:
+    """Which records are X-rays from the side."""
+    view = manifest["view"].fillna("").astype(str).str.upper()
+    return (manifest["modality"] == Modality.CXR.value) & view.isin(LATERAL_VIEWS)
 
 
 def require_records(cohort: Cohort, name: str, listed: Path) -> None:
@@ -204,9 +239,8 @@ def _usable(manifest: pd.DataFrame, target: Target) -> tuple[pd.DataFrame, pd.Da
     """Frontal records whose label the study maps, with `y_true`; the others as exclusions."""
     mapping = {label.value: name for label, name in target.mapping.items()}
     y_true = manifest["label"].map(mapping)
-    view = manifest["view"].fillna("").astype(str).str.upper()
-    lateral = (manifest["modality"] == Modality.CXR.value) & view.isin(LATERAL_VIEWS)
-    out = manifest.assign(lateral=lateral)[y_true.isna() | lateral]
+    from_the_side = lateral(manifest)
+    out = manifest.assign(lateral=from_the_side)[y_true.isna() | from_the_side]
     dropped = [
         Exclusion(
             row["path"],
@@ -222,7 +256,7 @@ def _usable(manifest: pd.DataFrame, target: Target) -> tuple[pd.DataFrame, pd.Da
         )
         for row in iterate(out)
     ]
-    kept = manifest.assign(y_true=y_true)[y_true.notna() & ~lateral]
+    kept = manifest.assign(y_true=y_true)[y_true.notna() & ~from_the_side]
     return kept.reset_index(drop=True), exclusions_frame(dropped)
 
 

@@ -21,6 +21,7 @@ from pulmofuse.config import (
 )
 from pulmofuse.errors import StudyError
 from pulmofuse.evaluation import METRICS, Calibration, fit_calibration
+from pulmofuse.findings import findings_matrix
 from pulmofuse.inference import (
     DecisionFusion,
     FeatureFusion,
@@ -31,6 +32,7 @@ from pulmofuse.inference import (
 from pulmofuse.models import Classifier, Ensemble, GatedAttentionFusion, frozen
 from pulmofuse.pipeline.bags import bag_training, record_source
 from pulmofuse.pipeline.cohort import Cohort
+from pulmofuse.pipeline.findings import add_findings_head, findings_weight
 from pulmofuse.pipeline.predictions import PatientScores, feature_probabilities, subsets
 from pulmofuse.preprocessing import CoughAugment, ImageAugment
 from pulmofuse.schema import Modality, Split, subset_name
@@ -38,6 +40,7 @@ from pulmofuse.training import (
     BagSource,
     BatchSource,
     FeatureSource,
+    FindingsLoss,
     HeadOnly,
     InstanceSource,
     PooledSource,
@@ -77,11 +80,14 @@ def train_unimodal(
     torch.manual_seed(seed)
     model = build_model(modality, part, len(classes))
     instances = cohort.caches[modality].instances
+    members = list(model.each()) if isinstance(model, Ensemble) else [model]
+    for number, member in enumerate(members):
+        taught = records[records["split"] == Split.TRAIN]
+        add_findings_head(member, part, taught, _member_seed(seed, number))
     # Several slices of a patient as separate files are one bag; predictions are made per record.
     limit = part.preprocessing.max_slices if isinstance(part, CtConfig) else None
     train = _source(model, records, Split.TRAIN, instances, classes, limit)
     val = _source(model, records, Split.VAL, instances, classes)
-    members = list(model.each()) if isinstance(model, Ensemble) else [model]
     curves = []
     for number, (member, place) in enumerate(
         zip(members, member_folders(folder, len(members)), strict=True)
@@ -108,7 +114,7 @@ def train_unimodal(
                 seed=own_seed,
                 folder=place,
                 augment=changes,
-                auxiliary=_auxiliary(member, training, train, len(classes)),
+                auxiliary=_auxiliary(member, part, train, len(classes)),
                 progress=told,
             )
         )
@@ -285,6 +291,9 @@ def _source(
 ) -> InstanceSource | BagSource:
     """Rows of one split as the model reads them; sites are numbered over all splits alike."""
     chosen = (records["split"] == split).to_numpy()
+    stated = None
+    if model.findings:
+        stated = findings_matrix(records.loc[chosen, "findings"], model.findings)
     return record_source(
         model,
         records[chosen],
@@ -292,6 +301,7 @@ def _source(
         codes(records.loc[chosen, "y_true"], classes),
         patient_limit,
         site_codes(records)[chosen],
+        stated,
     )
 
 
@@ -303,14 +313,20 @@ def site_codes(records: pd.DataFrame) -> np.ndarray:
 
 
 def _auxiliary(
-    model: Classifier, config: TrainingConfig, train: InstanceSource | BagSource, n_classes: int
+    model: Classifier,
+    part: CtConfig | CxrConfig | CoughConfig,
+    train: InstanceSource | BagSource,
+    n_classes: int,
 ) -> list[nn.Module]:
-    """Losses on the features that the configuration asks for."""
+    """Losses on the features that a modality's configuration asks for."""
     y, site = train.targets.y, train.targets.site
-    if not config.adversarial or site is None:
-        return []
-    weights = site_weights(y, site, n_classes)
-    return [SiteAdversary(model.feature_dim, weights, config.adversarial)]
+    losses: list[nn.Module] = []
+    if model.findings_head is not None:
+        losses.append(FindingsLoss(model.findings_head, findings_weight(part)))
+    if part.training.adversarial and site is not None:
+        weights = site_weights(y, site, n_classes)
+        losses.append(SiteAdversary(model.feature_dim, weights, part.training.adversarial))
+    return losses
 
 
 def _calibrate(

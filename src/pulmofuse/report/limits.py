@@ -25,6 +25,7 @@ CHECK_TITLES: dict[str, str] = {
     "leakage.exact_duplicate": "Leakage of equal files",
     "leakage.near_duplicate": "Leakage of nearly equal files",
     "leakage.series": "Leakage of volumes",
+    "leakage.pretraining": "Leakage through pre-training",
     "labels.contradiction": "Contradicting labels",
     "confounding.source": "Label from the source or site alone",
     "confounding.traits": "Label from acquisition traits alone",

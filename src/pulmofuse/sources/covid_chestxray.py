@@ -21,6 +21,10 @@ Labels, from `finding` (both the plain names of 2020 and the later "Pneumonia/Vi
 - No Finding in a patient whose other images say COVID-19 (an early or late image of an infected
   person): unknown, because the image and the person say different things.
 A finding outside these is excluded, never guessed.
+Findings (X-rays only): what `finding` names is present: covid19, tuberculosis, ards, and pneumonia
+for pneumonia and its named causes, or where the path goes through it ("Pneumonia/Viral/COVID-19").
+No Finding says that the picture shows no pneumonia and no ards; whether the person was infected it
+does not say. Nothing else is said, so a bacterial pneumonia is no negative of covid19.
 
 Patients: `patientid` is the authors' reading of the reports and is known for every row. The same
 person can have X-ray and CT (22 patients in the table): the only true pairs among our sources.
@@ -47,6 +51,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pulmofuse.findings import Finding, findings_text
 from pulmofuse.schema import Exclusion, Label, Modality, manifest_frame
 from pulmofuse.sources.base import (
     Scan,
@@ -113,7 +118,7 @@ _PNEUMONIAS = frozenset(
 
 def parse_finding(finding: str) -> Label | None:
     """The label that a finding means, or None where the data sheet does not say."""
-    parts = [part.strip() for part in finding.lower().replace(",", "/").split("/")]
+    parts = _parts(finding)
     if "covid-19" in parts:
         return Label.COVID19
     if "tuberculosis" in parts:
@@ -127,6 +132,29 @@ def parse_finding(finding: str) -> Label | None:
         "unknown": Label.UNKNOWN,
     }
     return plain.get(parts[0])
+
+
+def stated_findings(finding: str) -> dict[Finding, int]:
+    """What an X-ray's finding says; empty where it says nothing, as "todo".
+
+    >>> stated_findings("COVID-19, ARDS") == {Finding.COVID19: 1, Finding.ARDS: 1}
+    True
+    """
+    parts = _parts(finding)
+    if parts[0] == "no finding":
+        return {Finding.PNEUMONIA: 0, Finding.ARDS: 0}
+    named = {
+        Finding.COVID19: "covid-19" in parts,
+        Finding.TUBERCULOSIS: "tuberculosis" in parts,
+        Finding.ARDS: "ards" in parts,
+        Finding.PNEUMONIA: parts[0] in _PNEUMONIAS,
+    }
+    return {name: 1 for name, present in named.items() if present}
+
+
+def _parts(finding: str) -> list[str]:
+    """The parts of a finding path, or of a plain list, in lower case."""
+    return [part.strip() for part in finding.lower().replace(",", "/").split("/")]
 
 
 def read_patient_ids(table_path: Path) -> dict[str, str]:
@@ -202,11 +230,13 @@ def _row(
     if label is Label.NORMAL and patient in infected:
         label = Label.UNKNOWN
     country = row["location"].rpartition(",")[2].strip(" ?")
+    modality = _MODALITIES[row["modality"].lower()]
+    stated = stated_findings(row["finding"]) if modality is Modality.CXR else {}
     return {
         "record_id": f"{_NAME}:{path}",
         "patient_id": f"{_NAME}:{patient}",
         "patient_known": True,
-        "modality": _MODALITIES[row["modality"].lower()].value,
+        "modality": modality.value,
         "path": path,
         "label": str(label),
         "source": _NAME,
@@ -215,6 +245,7 @@ def _row(
         "sex": row["sex"] if row["sex"] in {"F", "M"} else None,
         "view": row["view"] if row["view"] not in {"", "?"} else None,
         "date": parse_date(row.get("date", "")),
+        "findings": findings_text(stated),
     }
 
 

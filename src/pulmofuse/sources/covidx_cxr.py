@@ -18,6 +18,8 @@ lists rule: an image that none names is excluded, and so is a name without a fil
 
 Labels: COVID-19 and positive are covid19, normal is normal, pneumonia is pneumonia. In the binary
 versions (8B, 9B, CXR-2 to CXR-4) negative is not_covid19: it mixes the two others.
+Findings: COVID-19 and positive say covid19 and nothing else; normal says neither pneumonia nor
+covid19, pneumonia says pneumonia and not covid19, negative says not covid19.
 
 Patients: the first field, kept with its source as prefix, known where it can name a person:
 - rsna: the id is the image's own name. The images come from NIH ChestX-ray14, whose patients often
@@ -52,6 +54,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pulmofuse.errors import SourceError
+from pulmofuse.findings import Finding, findings_text
 from pulmofuse.schema import Label, Modality, Split, manifest_frame
 from pulmofuse.sources.base import Scan, Source, list_files, name_key, suffix_fault
 from pulmofuse.sources.listed import (
@@ -72,6 +75,12 @@ _CLASSES = {
     "normal": Label.NORMAL,
     "pneumonia": Label.PNEUMONIA,
     "negative": Label.NOT_COVID19,
+}
+_FINDINGS: dict[Label, dict[Finding, int]] = {
+    Label.COVID19: {Finding.COVID19: 1},
+    Label.NORMAL: {Finding.PNEUMONIA: 0, Finding.COVID19: 0},
+    Label.PNEUMONIA: {Finding.PNEUMONIA: 1, Finding.COVID19: 0},
+    Label.NOT_COVID19: {Finding.COVID19: 0},
 }
 #: A file name may hold blanks: the class, and a source without blanks, end the line.
 _LINE = re.compile(rf"(\S+)\s+(\S.*?)\s+({'|'.join(_CLASSES)})(?:\s+(\S+))?")
@@ -170,6 +179,7 @@ def _row(path: str, split: Split, entry: Entry) -> dict[str, object]:
         "source": _NAME,
         "site": entry.site,
         "split": split.value,
+        "findings": findings_text(_FINDINGS[entry.label]),
     }
 
 

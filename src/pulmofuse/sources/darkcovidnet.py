@@ -14,6 +14,10 @@ Layout:
 
 Labels: Covid-19 is covid19, No_findings is normal, Pneumonia is pneumonia (NIH labels were read
 from radiology reports by a program).
+Findings: Covid-19 says covid19 and nothing else. No_findings says that none of NIH's 14 findings is
+present (164 of its 500 images stand in the published val and test lists of NIH ChestX-ray14, each
+with 14 times 0) and not covid19; Pneumonia says pneumonia and not covid19 (the paper's classes
+exclude each other, and NIH's images are of 2015 and before), and nothing of the other findings.
 
 Patients: an NIH name is PATIENT_NNN, so the patient is known. For Covid-19, the patient id of
 covid-chestxray-dataset is used where its table lies beside and names a file of the same stem
@@ -25,6 +29,7 @@ random identifiers (SIRM cases) cannot be joined, and 7 of 82 patients stay spli
 Known defects:
 - The class is the source: every covid19 image is `site` "cohen", every other one "nih". A
   classifier may learn the source instead of the disease.
+- Of the 132 Pneumonia images in those lists, 12 have no mark for pneumonia there.
 - 21 NIH patients stand in both No_findings and Pneumonia (different images): a split by image, as
   in the paper, has the same person on both sides.
 - This copy has 124 Covid-19 images where the paper counts 125 or 127, and 500 of each other class.
@@ -38,6 +43,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
+from pulmofuse.findings import NIH_FINDINGS, Finding, findings_text
 from pulmofuse.schema import Exclusion, Label, Modality, manifest_frame
 from pulmofuse.sources.base import (
     Scan,
@@ -55,6 +61,11 @@ _CLASSES = {
     "Covid-19": Label.COVID19,
     "No_findings": Label.NORMAL,
     "Pneumonia": Label.PNEUMONIA,
+}
+_FINDINGS: dict[Label, dict[Finding, int]] = {
+    Label.COVID19: {Finding.COVID19: 1},
+    Label.NORMAL: {**dict.fromkeys(NIH_FINDINGS, 0), Finding.COVID19: 0},
+    Label.PNEUMONIA: {Finding.PNEUMONIA: 1, Finding.COVID19: 0},
 }
 _OBTAIN = (
     "get https://github.com/muhammedtalo/COVID-19 and keep its folder 'X-Ray Image DataSet' as"
@@ -125,6 +136,7 @@ def _row(path: str, cohen: dict[str, str]) -> dict[str, object]:
         "label": label.value,
         "source": _NAME,
         "site": site,
+        "findings": findings_text(_FINDINGS[label]),
     }
 
 

@@ -18,6 +18,7 @@ image without a reading has no sex and no age.
 
 Labels: the last part of the name: 0 is normal (80), 1 is tuberculosis (58). The label is the
 radiologist's, not a culture's.
+Findings: tuberculosis, present or absent; the readings' free text is not used.
 
 Patients: numbered images; no table says who is who. A reading may say "same pt as MCUCXR_NNNN_L":
 such images are one patient here. As nobody says that this is complete, `patient_known` is false

@@ -26,6 +26,8 @@ Labels: an image may have several findings and takes one label, the first that a
    (chronic obstructive and interstitial disease); the other findings are signs of many diseases.
 3. Any other finding: other_abnormal.
 4. No Finding (in the lists: 14 times 0): normal.
+Findings: all 14 are stated for every image, as the authors' program claims to have looked for each:
+one that is not listed is absent (0), and No Finding is all 14 absent.
 Split: train_val_list is train; a study then takes its validation patients from it.
 
 Patients: known; the first part of the name (NNNNNNNN) is the table's patient number. View (PA or
@@ -60,6 +62,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pulmofuse.errors import SourceError
+from pulmofuse.findings import NIH_FINDINGS, findings_text
 from pulmofuse.schema import Exclusion, Label, Modality, Split, manifest_frame
 from pulmofuse.sources.base import Scan, Source, list_files, read_text_table
 from pulmofuse.sources.listed import (
@@ -126,7 +129,7 @@ class _About:
     """What the tables say of one image; `label` is None where a finding is not one of the 14."""
 
     label: Label | None
-    findings: str = ""
+    findings: str
     age: float | None = None
     sex: str | None = None
     view: str | None = None
@@ -217,7 +220,15 @@ def _row(name: str, path: str, row: _About, split: Split | None) -> dict[str, ob
         "age": row.age,
         "sex": row.sex,
         "view": row.view,
+        "findings": _stated(row.findings),
     }
+
+
+def _stated(findings: str) -> str | None:
+    """All 14 findings as the manifest writes them, from those that are present, joined by |."""
+    present = {finding.strip() for finding in findings.split("|")}
+    published = zip(NIH_FINDINGS, _FINDINGS, strict=True)
+    return findings_text({finding: int(name in present) for finding, name in published})
 
 
 def _read_table(path: Path) -> dict[str, _About]:

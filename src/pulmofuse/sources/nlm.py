@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pulmofuse.findings import Finding, findings_text
 from pulmofuse.schema import Exclusion, Label, Modality, manifest_frame
 from pulmofuse.sources.base import Scan, list_files, require_folder
 from pulmofuse.sources.listed import by_name, not_on_disk, read_lines
@@ -141,4 +142,5 @@ def _row(
         "age": reading.age,
         "sex": reading.sex,
         "view": about.view,
+        "findings": findings_text({Finding.TUBERCULOSIS: int(label is Label.TUBERCULOSIS)}),
     }

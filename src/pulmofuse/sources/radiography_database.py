@@ -25,6 +25,8 @@ Labels: COVID is covid19, Normal is normal, Viral Pneumonia is pneumonia. Lung_O
 these are the 6,012 images in which the radiologists of the RSNA challenge saw an opacity that
 suggests pneumonia, and `rsna_pneumonia` and `covidx_cxr` label the same images so. The page calls
 the class "non-COVID lung infection"; nobody confirmed an infection.
+Findings: COVID says covid19 and nothing else; the other classes say not covid19, and pneumonia is
+present or absent as the label has it.
 
 Patients: not published; each image is a patient of its own with `patient_known` false. PadChest and
 NIH have several images of many people, so a random split leaks.
@@ -52,6 +54,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from pulmofuse.errors import SourceError
+from pulmofuse.findings import Finding, findings_text
 from pulmofuse.schema import Exclusion, Label, Modality, manifest_frame
 from pulmofuse.sources.base import Scan, Source, list_files, suffix_fault
 from pulmofuse.sources.listed import not_on_disk
@@ -65,6 +68,11 @@ _CLASSES = {
     "normal": Label.NORMAL,
     "viral pneumonia": Label.PNEUMONIA,
     "lung opacity": Label.PNEUMONIA,
+}
+_FINDINGS: dict[Label, dict[Finding, int]] = {
+    Label.COVID19: {Finding.COVID19: 1},
+    Label.NORMAL: {Finding.PNEUMONIA: 0, Finding.COVID19: 0},
+    Label.PNEUMONIA: {Finding.PNEUMONIA: 1, Finding.COVID19: 0},
 }
 _WORKBOOK_COLUMNS = ("FILE NAME", "URL")
 _HOSTS_OF_MANY = frozenset({"github.com", "kaggle.com"})
@@ -169,6 +177,7 @@ def _row(path: str, label: Label, site: str | None) -> dict[str, object]:
         "label": label.value,
         "source": _NAME,
         "site": site,
+        "findings": findings_text(_FINDINGS[label]),
     }
 
 

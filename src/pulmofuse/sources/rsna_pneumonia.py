@@ -18,6 +18,8 @@ Where the table with the boxes is present, an image whose Target contradicts its
 Labels: Normal is normal (8,851); Lung Opacity (Target 1; 6,012) is pneumonia: an opacity that
 suggests pneumonia, as seen on the image alone; No Lung Opacity / Not Normal (11,821) is
 other_abnormal.
+Findings: lung_opacity and pneumonia, both present for Lung Opacity and both absent for the two
+other classes; the radiologists were asked for nothing else.
 
 Patients: `patientId` names an image, not a person: there are as many ids as images, though NIH has
 several images of many people. With the mapping file the patient is NIH's and known; without it
@@ -43,6 +45,7 @@ import re
 from pathlib import Path
 
 from pulmofuse.errors import SourceError
+from pulmofuse.findings import Finding, findings_text
 from pulmofuse.schema import Exclusion, Label, Modality, manifest_frame
 from pulmofuse.sources.base import (
     Scan,
@@ -109,6 +112,9 @@ def _row(path: str, image: str, label: Label, patient: str | None) -> dict[str, 
         "path": path,
         "label": label.value,
         "source": _NAME,
+        "findings": findings_text(
+            dict.fromkeys((Finding.LUNG_OPACITY, Finding.PNEUMONIA), int(label is Label.PNEUMONIA))
+        ),
     }
 
 

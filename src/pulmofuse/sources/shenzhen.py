@@ -17,6 +17,7 @@ image without a reading has no sex and no age.
 
 Labels: the last part of the name: 0 is normal (326), 1 is tuberculosis (336). The label is the
 radiologist's, not a culture's.
+Findings: tuberculosis, present or absent; the readings' free text is not used.
 
 Patients: numbered images; no table says who is who. A later publication of the same authors speaks
 of 336 tuberculosis patients, so at least those are one image each. Every image is a patient of its

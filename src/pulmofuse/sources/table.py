@@ -9,7 +9,8 @@ A CSV table is UTF-8 with a header line; commas, semicolons and tabs separate al
 
 Columns: `path`, `label` and `modality` (ct, cxr or cough) are needed. `patient_id`,
 `patient_known` (true or false), `source`, `site`, `split` (train, val or test), `age` (years),
-`sex` (F, M or O), `view`, `date` (YYYY, YYYY-MM or YYYY-MM-DD), `series_id` and `traits` (JSON) are
+`sex` (F, M or O), `view`, `date` (YYYY, YYYY-MM or YYYY-MM-DD), `series_id`, `traits` (JSON) and
+`findings` (JSON, such as {"mass": 1, "hernia": 0}; a finding that is not named is not said) are
 optional and mean what they mean in a manifest. Other columns are ignored; a misspelt one of these
 is an error. A file stands in one row only. The path of a CT may be a folder of DICOM slices, which
 is read as one volume.
@@ -40,6 +41,7 @@ from typing import Any
 import pandas as pd
 
 from pulmofuse.errors import SourceError, UnknownLabel
+from pulmofuse.findings import parse_findings
 from pulmofuse.schema import MODALITY_FOLDERS, Exclusion, Label, Modality, manifest_frame
 from pulmofuse.sources.base import (
     LEAVES,
@@ -57,7 +59,7 @@ from pulmofuse.sources.patients import ABOUT_COLUMNS, check_names, parse_about, 
 _NAME = "table"
 _TABLES = ("table.csv", "table.parquet", "manifest.csv", "manifest.parquet")
 _NEEDED = ("path", "label", "modality")
-_KNOWN = (*_NEEDED, *ABOUT_COLUMNS, "patient_known", "source", "traits")
+_KNOWN = (*_NEEDED, *ABOUT_COLUMNS, "patient_known", "source", "traits", "findings")
 _OBTAIN = "write ROOT/table.csv with the columns path, label, modality and, best, patient_id"
 _FLAGS = {"true": "true", "yes": "true", "1": "true", "false": "false", "no": "false", "0": "false"}
 _MODALITIES = {m.value: m.value for m in Modality} | {
@@ -171,6 +173,7 @@ def _row(cells: dict[str, str], where: str) -> dict[str, object]:
         "source": cells.get("source") or _NAME,
         **about.cells(_NAME),
         "traits": _traits(cells.get("traits", ""), where),
+        "findings": _findings(cells.get("findings", ""), where),
     }
 
 
@@ -194,6 +197,18 @@ def _traits(text: str, where: str) -> str | None:
         fine = False
     if not fine:
         raise SourceError(where, "traits is not a JSON object", "mend it, or leave it empty")
+    return text
+
+
+def _findings(text: str, where: str) -> str | None:
+    """The findings of one row as they are written; None where there are none."""
+    if not text:
+        return None
+    try:
+        parse_findings(text)
+    except ValueError as error:
+        why = f"findings {text!r} {error}"
+        raise SourceError(where, why, "mend it, or leave it empty") from None
     return text
 
 

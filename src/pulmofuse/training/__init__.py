@@ -2,6 +2,7 @@
 
 from pulmofuse.training.adversarial import SiteAdversary, site_weights
 from pulmofuse.training.data import BagSource, BatchSource, InstanceSource, Targets, VolumeSource
+from pulmofuse.training.findings import FindingsLoss, learnable_findings, new_findings_head
 from pulmofuse.training.fit import Progress, fit, is_finished, load_best
 from pulmofuse.training.fusion import FeatureSource, patient_features, record_shares
 from pulmofuse.training.memory import remember_features
@@ -14,6 +15,7 @@ __all__ = [
     "BagSource",
     "BatchSource",
     "FeatureSource",
+    "FindingsLoss",
     "HeadOnly",
     "Inferred",
     "InstanceSource",
@@ -27,9 +29,11 @@ __all__ = [
     "fit",
     "infer_records",
     "is_finished",
+    "learnable_findings",
     "load_best",
     "mean_per_record",
     "model_input",
+    "new_findings_head",
     "patient_features",
     "record_shares",
     "remember_features",

@@ -17,7 +17,8 @@ from pulmofuse.models import Classifier
 from pulmofuse.preprocessing import to_tensor, to_volumes
 from pulmofuse.training.memory import features_of
 
-_BATCH = 32
+#: Instances at a time; larger images than these many pixels are fewer at a time.
+_BATCH, _BATCH_PIXELS = 32, 32 * 224 * 224
 _BATCH_VOLUMES = 4
 
 
@@ -86,8 +87,11 @@ _Batches = Iterator[tuple[Tensor, int, int]]
 
 
 def _instances(instances: np.ndarray, rows: np.ndarray) -> _Batches:
-    for start in range(0, len(rows), _BATCH):
-        chosen = rows[start : start + _BATCH]
+    size = _BATCH
+    if instances.ndim == 3:  # images; the memory of a sound is that of its small spectrogram
+        size = min(_BATCH, max(1, _BATCH_PIXELS // (instances.shape[1] * instances.shape[2])))
+    for start in range(0, len(rows), size):
+        chosen = rows[start : start + size]
         yield to_tensor(instances[chosen]), start + len(chosen), len(rows)
 
 

@@ -19,7 +19,7 @@ from pulmofuse.training.data import Batch, Targets
 
 
 class HeadOnly(nn.Module):
-    """The head of a model, on its pooled features.
+    """The head of a model, and that of its findings if there is one, on its pooled features.
 
     It shares its parameters with the model: training one trains the other.
 
@@ -30,6 +30,7 @@ class HeadOnly(nn.Module):
     def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.head = model.head
+        self.findings_head = model.findings_head
 
     def features(self, features: Tensor) -> Tensor:
         """(n, feature_dim), as they are; for auxiliary losses."""
@@ -45,8 +46,8 @@ class HeadOnly(nn.Module):
         return self.classify(features)
 
     def stages(self) -> list[list[nn.Module]]:
-        """The head, with nothing below it."""
-        return [[self.head]]
+        """The heads, with nothing below them."""
+        return [list(self.children())]
 
 
 class PooledSource(Dataset[Batch]):
