@@ -23,9 +23,10 @@ import pandas as pd
 
 import pulmofuse
 from pulmofuse.config import StudyConfig, dump_config
+from pulmofuse.curation import split_hash
 from pulmofuse.errors import LeakageFound, StudyError
 from pulmofuse.evaluation.pooled import class_pairs, figures, published_values
-from pulmofuse.files import atomic_path, read_json, write_csv, write_json, write_text
+from pulmofuse.files import atomic_path, read_json, sha256_json, write_csv, write_json, write_text
 from pulmofuse.inference import build_model
 from pulmofuse.pipeline import (
     Cohort,
@@ -119,7 +120,7 @@ def cross_validate(
         config: the study; its split, `cleaning.copies` and seed are replaced.
         data_root: folder below which the data sets lie.
         out: takes the folds, predictions.parquet, controls.parquet, metrics.json, crossval.csv,
-            leaks.csv, crossval.md and pictures.
+            leaks.csv, splits.json (hashes of the deals), crossval.md and pictures.
         folds: number of folds.
         seeds: each deals the folds and starts the training anew.
         protocols: "patient", "image" or both.
@@ -187,6 +188,7 @@ def _deal(run: _Run, cohorts: dict[Protocol, Cohort]) -> tuple[list[Deal], pd.Da
     run.reporter.step("Deal the folds")
     deals: list[Deal] = []
     counts: list[pd.DataFrame] = []
+    hashes: dict[str, str] = {}
     for seed in run.seeds:
         for protocol, cohort in cohorts.items():
             for fold in range(run.folds):
@@ -197,8 +199,10 @@ def _deal(run: _Run, cohorts: dict[Protocol, Cohort]) -> tuple[list[Deal], pd.Da
                 check_findings(split, own)
                 counts.append(count_known(split).assign(protocol=protocol, seed=seed))
                 deals.append(deal)
+                hashes[deal.name] = split_hash(split.records)
     leaks = pd.concat(counts).groupby(["protocol", "seed", "modality"], sort=False).sum()
     leaks = leaks.reset_index()
+    write_json(run.out / "splits.json", {"all": sha256_json(hashes)[:16], "folds": hashes})
     run.reporter.finish("; ".join(leak_lines(leaks)))
     parted = leaks[(leaks["protocol"] == "patient") & (leaks["either"] > 0)]
     if len(parted):
