@@ -146,6 +146,12 @@ def test_seeds_deal_differently(done: Done) -> None:
     assert (patient[1] != patient[2]).any()
 
 
+def test_every_deal_has_a_hash_of_its_own(done: Done) -> None:
+    found = json.loads((done.out / "splits.json").read_text(encoding="utf-8"))
+    assert len(found["folds"]) == len(SEEDS) * 2 * 2
+    assert len(set(found["folds"].values())) == len(found["folds"])
+
+
 def test_by_patient_nobody_is_on_both_sides(done: Done) -> None:
     rows = done.single()
     own = rows[rows["protocol"] == "patient"]
