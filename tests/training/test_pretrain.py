@@ -13,7 +13,7 @@ from torch import nn
 
 from pulmofuse.config import PretrainConfig
 from pulmofuse.errors import StudyError
-from pulmofuse.models.backbones import Backbone
+from pulmofuse.models.backbones import Backbone, BackboneEntry
 from pulmofuse.training.pretrain import pretrain, spread
 from pulmofuse.training.views import RandomView, random_blur, random_crop
 
@@ -42,7 +42,9 @@ def tiny() -> Backbone:
     layers: list[nn.Module] = []
     for n_in, n_out in ((1, 8), (8, 16)):
         layers += [nn.Conv2d(n_in, n_out, 3, stride=2), nn.BatchNorm2d(n_out), nn.ReLU()]
-    return Backbone(nn.Sequential(*layers), 16, 0.5, 0.5)
+    stages = (("0", "1"), ("3", "4"))
+    entry = BackboneEntry(nn.Identity, 16, 0.5, 0.5, "0.weight", stages, (), lambda key: key)
+    return Backbone(nn.Sequential(*layers), entry)
 
 
 def run(
