@@ -43,8 +43,7 @@ def main() -> None:
     for row in rows:
         parts = [
             f"{name} {value:.3f} [{low:.3f}, {high:.3f}]"
-            for name, (value, low, high) in row.items()
-            if name in FIGURES
+            for name, (value, low, high) in ((name, row[name]) for name in FIGURES)
         ]
         print(f"{row['run']:<24}", f"n {row['n']}", *parts, sep="  ")
     for name in FIGURES:
