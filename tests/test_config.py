@@ -102,6 +102,38 @@ class TestValue:
                 "f_min_hz must not be below low_cut_hz",
             ),
             ("fusion: {feature: {training: {adversarial: 1}}}", 6, "has no one site"),
+            *(
+                (f"fusion: {{feature: {{training: {{{setting}}}}}}}", 6, expected)
+                for setting, expected in (
+                    ("mixup: 0.2", "cannot be mixed"),
+                    ("cutmix: 0.2", "cannot be mixed"),
+                    ("probe_views: 2", "probe_views"),
+                    ("trainable: head, probe_views: 2", "nothing in the fusion is pre-trained"),
+                    ("trainable: gradual", "nothing in the fusion is pre-trained"),
+                    ("frozen_stages: 1", "nothing in the fusion is pre-trained"),
+                    ("layer_decay: 0.5", "layer_decay is 1"),
+                )
+            ),
+            *(
+                (f"ct:\n  training: {{{setting}}}", 7, expected)
+                for setting, expected in (
+                    ("batch_size: 1", "batch_size: should be greater than or equal to 2"),
+                    ("probe_views: 2", "set trainable to head, or probe_views to 0"),
+                    ("trainable: gradual, probe_views: 2", "set trainable to head"),
+                    ("trainable: head, frozen_stages: 2", "set frozen_stages to 0"),
+                    ("trainable: head, adversarial: 0.5", "leaves them as they are"),
+                    ("trainable: head, cutmix: 0.5", "set cutmix to 0"),
+                )
+            ),
+            *(
+                (
+                    f"{modality}: {{model: {{aggregation: attention}},"
+                    " training: {trainable: head, probe_views: 2}}",
+                    6,
+                    "set training.probe_views to 0",
+                )
+                for modality in ("ct", "cough")
+            ),
             ("cough: {preprocessing: {win_length: 1024}}", 6, "win_length must not exceed n_fft"),
             ("cough: {preprocessing: {n_mfcc: 65}}", 6, "n_mfcc must not exceed n_mels"),
             ("cough: {preprocessing: {duration_s: 0.03}}", 6, "more samples than n_fft"),
@@ -317,6 +349,38 @@ class TestRoundTrip:
         config = load_config(path)
 
         assert parse_config(dump_config(config)) == config
+
+
+class TestVolume:
+    @pytest.mark.parametrize(
+        ("override", "named"),
+        [
+            ("tta.flip_horizontal=true", "tta"),
+            ("tta.zooms=[1.0, 1.2]", "tta"),
+            ("model.pooling=levels", "model.pooling"),
+            ("training.trainable=head", "training.trainable"),
+            ("training.trainable=gradual", "training.trainable"),
+            ("training={trainable: head, probe_views: 1}", "training.trainable"),
+            ("training.frozen_stages=1", "training.frozen_stages"),
+            ("training.layer_decay=0.5", "training.layer_decay"),
+            ("augmentation.style=0.5", "augmentation.style"),
+            ("augmentation.jpeg=0.5", "augmentation.jpeg"),
+        ],
+    )
+    def test_does_not_take_what_it_would_pass_over(self, override: str, named: str) -> None:
+        assert f"cannot do {named}:" in message(
+            MINIMAL, "ct.model.aggregation=volume", f"ct.{override}"
+        )
+        parse_config(MINIMAL, [f"ct.{override}"])  # slices can
+
+    def test_takes_the_rest(self) -> None:
+        changes = "blur: 1, downscale: 2, tone: 0.5, border: 0.1, crop_scale: 0.7, sharpen: 1"
+        text = (
+            f"ct: {{model: {{aggregation: volume, depth: 8}}, augmentation: {{{changes}}},"
+            " training: {mixup: 0.2, cutmix: 0.2, adversarial: 0.5}}"
+        )
+
+        assert parse_config(MINIMAL + text).ct.model.depth == 8
 
 
 class TestTree:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pulmofuse.config import StudyConfig, parse_config
+from pulmofuse.errors import StudyError
 from pulmofuse.models import Ensemble
 from pulmofuse.pipeline import Cohort, train_unimodal
 from pulmofuse.pipeline.models import site_codes
@@ -99,6 +100,25 @@ def test_a_run_that_was_killed_between_members_goes_on_with_the_next(
     assert all("model 2/2" in note for note in seen)
     for name, value in straight.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("choose_epoch=auc_within_site", "choose_epoch auc_within_site"),
+        ("adversarial=0.5", "adversarial 0.5"),
+    ],
+)
+def test_sites_that_cannot_do_what_is_asked_stop_the_training_before_it_begins(
+    cohort: Cohort, tmp_path: Path, override: str, expected: str
+) -> None:
+    """The site goes with the class: nothing can be compared, or told, inside either."""
+    records = cohort.records.assign(site=cohort.records["y_true"])
+    split_up = Cohort(records, cohort.excluded, cohort.caches)
+    asked = parse_config(CONFIG.replace("MEMBERS", "1"), [f"cough.training.{override}"])
+    with pytest.raises(StudyError, match=f"{expected}: no "):
+        train_unimodal(Modality.COUGH, split_up, asked, tmp_path / "run", silent)
+    assert not (tmp_path / "run").exists()
 
 
 def test_sites_are_those_of_the_records_and_else_their_data_set() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pulmofuse.config import TrainingConfig
+from pulmofuse.errors import StudyError
 from pulmofuse.statistics import within_auc
 from pulmofuse.training import InstanceSource, SiteAdversary, Targets, fit, site_weights
 from pulmofuse.training.adversarial import ramp, reverse_gradient
@@ -186,3 +187,19 @@ def test_the_epoch_can_be_chosen_inside_the_sites(tmp_path: Path) -> None:
         found[name] = history["val_auc"].iloc[-1]
     assert found["auc"] > 0.75
     assert found["auc_within_site"] == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("site", [[0, 1, 0, 1], [-1, -1, 0, 1], None])
+def test_sites_that_hold_one_class_each_choose_no_epoch(
+    site: list[int] | None, tmp_path: Path
+) -> None:
+    images, y = np.zeros((4, 4, 8), np.uint8), np.array([0, 1, 0, 1])
+    place = None if site is None else np.array(site)
+    source = InstanceSource(images, np.arange(4), y, site=place)
+    config = TrainingConfig(epochs=1, batch_size=2, choose_epoch="auc_within_site")
+    with pytest.raises(StudyError, match="no site has validation records of two classes"):
+        fit(
+            TinyNet(), source, source, config=config, class_weights=torch.ones(2), seed=1,
+            folder=tmp_path / "run",
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()

@@ -88,14 +88,21 @@ def test_it_learns_a_plain_difference(
     assert len(history) == CONFIG.epochs
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize(
+    ("precision", "accumulate", "kills"),
+    [("bf16", 1, (2, 10, 13)), ("fp32", 1, (2, 10, 13)), ("fp32", 2, (2, 6, 8))],
+)
 def test_a_killed_run_ends_where_an_undisturbed_one_does(
-    bright_and_dark: tuple[InstanceSource, InstanceSource], tmp_path: Path, precision: str
+    bright_and_dark: tuple[InstanceSource, InstanceSource],
+    tmp_path: Path,
+    precision: str,
+    accumulate: int,
+    kills: tuple[int, ...],
 ) -> None:
-    config = CONFIG.model_copy(update={"precision": precision})
+    config = CONFIG.model_copy(update={"precision": precision, "accumulate": accumulate})
     straight, expected = _train(bright_and_dark, tmp_path / "a", config)
-    # Five steps an epoch: in the first epoch, at an epoch's last step, and in the middle of one.
-    for kill_at in (2, 10, 13):
+    # Five batches an epoch: in the first epoch, at an epoch's last step, and in the middle of one.
+    for kill_at in kills:
         with pytest.raises(Killed):
             _train(bright_and_dark, tmp_path / "b", config, kill_at)
     resumed, history = _train(bright_and_dark, tmp_path / "b", config)

@@ -88,7 +88,8 @@ class TrainingConfig(Node):
     """
 
     epochs: Count = 18
-    batch_size: Count = 32
+    # Batch normalisation cannot train on one row.
+    batch_size: Annotated[int, Field(ge=2)] = 32
     accumulate: Count = 1
     lr_backbone: Positive = 4e-4
     lr_head: Positive = 2e-3
@@ -112,6 +113,29 @@ class TrainingConfig(Node):
     precision: Literal["bf16", "fp32"] = "bf16"
     members: Count = 1
 
+    @model_validator(mode="after")
+    def _what_a_head_can_do(self) -> TrainingConfig:
+        if self.trainable != "head":
+            if self.probe_views:
+                raise ValueError(
+                    "probe_views are views for a network that is not trained: set trainable to"
+                    " head, or probe_views to 0"
+                )
+            return self
+        if self.frozen_stages:
+            raise ValueError("trainable head freezes all other stages: set frozen_stages to 0")
+        if self.adversarial:
+            raise ValueError(
+                "adversarial changes features, and trainable head leaves them as they are:"
+                " set one of them otherwise"
+            )
+        if self.cutmix:
+            raise ValueError(
+                "cutmix needs images, and trainable head learns from features: set cutmix to 0;"
+                " mixup can be had"
+            )
+        return self
+
 
 class CtConfig(Node):
     """Everything about the CT model."""
@@ -125,7 +149,31 @@ class CtConfig(Node):
 
     @model_validator(mode="after")
     def _no_mixed_bags(self) -> CtConfig:
-        _refuse_mixed_bags(self.model.aggregation, self.training)
+        _refuse_what_bags_cannot(self.model.aggregation, self.training)
+        return self
+
+    @model_validator(mode="after")
+    def _what_a_volume_can_do(self) -> CtConfig:
+        if self.model.aggregation != "volume":
+            return self
+        training, augmentation = self.training, self.augmentation
+        # The network has no views, no levels and no stages, and nothing in it is pre-trained; the
+        # two changes of the image are made for one slice.
+        refused = {
+            "tta": self.tta != TestTimeViews(),
+            "model.pooling": self.model.pooling != "last",
+            "training.trainable": training.trainable != "all",
+            "training.frozen_stages": training.frozen_stages > 0,
+            "training.layer_decay": training.layer_decay != 1.0,
+            "augmentation.style": augmentation.style > 0,
+            "augmentation.jpeg": augmentation.jpeg > 0,
+        }
+        names = [name for name, set_otherwise in refused.items() if set_otherwise]
+        if names:
+            raise ValueError(
+                f"model.aggregation volume cannot do {', '.join(names)}: leave out these keys,"
+                " or take another aggregation"
+            )
         return self
 
 
@@ -149,13 +197,20 @@ class CoughConfig(Node):
 
     @model_validator(mode="after")
     def _no_mixed_bags(self) -> CoughConfig:
-        _refuse_mixed_bags(self.model.aggregation, self.training)
+        _refuse_what_bags_cannot(self.model.aggregation, self.training)
         return self
 
 
-def _refuse_mixed_bags(aggregation: str, training: TrainingConfig) -> None:
-    """A blend of two instances has the class of neither's bag."""
-    if aggregation == "attention" and (training.mixup or training.cutmix):
+def _refuse_what_bags_cannot(aggregation: str, training: TrainingConfig) -> None:
+    """A blend of two instances has the class of neither's bag; and attention sees no views."""
+    if aggregation != "attention":
+        return
+    if training.probe_views:
+        raise ValueError(
+            "model.aggregation attention runs the network on bags anew in every epoch, without"
+            " probe_views: set training.probe_views to 0"
+        )
+    if training.mixup or training.cutmix:
         raise ValueError(
             "model.aggregation attention learns from bags of instances, which cannot be mixed:"
             " set training.mixup and training.cutmix to 0"
@@ -190,4 +245,14 @@ class FusionTraining(Node):
             raise ValueError(
                 "a fused patient has no one site: adversarial is 0 and choose_epoch is auc"
             )
+        if self.training.mixup or self.training.cutmix:
+            raise ValueError(
+                "patients lack different modalities and cannot be mixed: mixup and cutmix are 0"
+            )
+        if self.training.trainable != "all" or self.training.frozen_stages:
+            raise ValueError(
+                "nothing in the fusion is pre-trained: trainable is all and frozen_stages is 0"
+            )
+        if self.training.layer_decay != 1.0:
+            raise ValueError("the fusion has one stage below its head: layer_decay is 1")
         return self

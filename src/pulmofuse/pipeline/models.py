@@ -46,6 +46,7 @@ from pulmofuse.training import (
     PooledSource,
     Progress,
     SiteAdversary,
+    check_epoch_choice,
     class_weights,
     fit,
     infer_records,
@@ -73,6 +74,8 @@ def train_unimodal(
     Returns:
         The model with its calibration, and a note for the person.
 
+    Raises:
+        StudyError: `choose_epoch` or `adversarial` asks for more sites than the records have.
     """
     records, part = cohort.of(modality), config.of(modality)
     classes = config.target.classes
@@ -88,6 +91,7 @@ def train_unimodal(
     limit = part.preprocessing.max_slices if isinstance(part, CtConfig) else None
     train = _source(model, records, Split.TRAIN, instances, classes, limit)
     val = _source(model, records, Split.VAL, instances, classes)
+    check_epoch_choice(part.training, val.targets)  # before the features of a probe are computed
     curves = []
     for number, (member, place) in enumerate(
         zip(members, member_folders(folder, len(members)), strict=True)
@@ -318,13 +322,23 @@ def _auxiliary(
     train: InstanceSource | BagSource,
     n_classes: int,
 ) -> list[nn.Module]:
-    """Losses on the features that a modality's configuration asks for."""
+    """Losses on the features that a modality's configuration asks for.
+
+    Raises:
+        StudyError: an adversary is wanted, and nothing it could tell is in the training records.
+    """
     y, site = train.targets.y, train.targets.site
     losses: list[nn.Module] = []
     if model.findings_head is not None:
         losses.append(FindingsLoss(model.findings_head, findings_weight(part)))
     if part.training.adversarial and site is not None:
         weights = site_weights(y, site, n_classes)
+        if not bool(weights.any()):
+            raise StudyError(
+                f"adversarial {part.training.adversarial:g}",
+                "no class has training records of two sites, so it would have no effect",
+                "set `adversarial` to 0, or add data of one class from several sites",
+            )
         losses.append(SiteAdversary(model.feature_dim, weights, part.training.adversarial))
     return losses
 

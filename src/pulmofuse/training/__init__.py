@@ -3,7 +3,7 @@
 from pulmofuse.training.adversarial import SiteAdversary, site_weights
 from pulmofuse.training.data import BagSource, BatchSource, InstanceSource, Targets, VolumeSource
 from pulmofuse.training.findings import FindingsLoss, learnable_findings, new_findings_head
-from pulmofuse.training.fit import Progress, fit, is_finished, load_best
+from pulmofuse.training.fit import Progress, check_epoch_choice, fit, is_finished, load_best
 from pulmofuse.training.fusion import FeatureSource, patient_features, record_shares
 from pulmofuse.training.memory import remember_features
 from pulmofuse.training.module import class_weights
@@ -24,6 +24,7 @@ __all__ = [
     "SiteAdversary",
     "Targets",
     "VolumeSource",
+    "check_epoch_choice",
     "check_stages",
     "class_weights",
     "fit",

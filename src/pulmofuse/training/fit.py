@@ -21,9 +21,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from pulmofuse.config import TrainingConfig
+from pulmofuse.errors import StudyError
 from pulmofuse.files import write_csv
 from pulmofuse.training.checkpoint import SafetensorsCheckpoint, load
-from pulmofuse.training.data import BatchSource, EpochBatches, OrderedBatches, loader
+from pulmofuse.training.data import BatchSource, EpochBatches, OrderedBatches, Targets, loader
 from pulmofuse.training.module import TrainingModule
 from pulmofuse.training.sampling import balanced_cells
 
@@ -73,7 +74,11 @@ def fit(
 
     Returns:
         History with the columns epoch, train_loss, val_loss, val_auc, lr, seconds.
+
+    Raises:
+        StudyError: the epoch cannot be chosen as `config.choose_epoch` says.
     """
+    check_epoch_choice(config, val.targets)
     folder.mkdir(parents=True, exist_ok=True)
     module = TrainingModule(model, config, class_weights, seed, augment, auxiliary)
     module.to(memory_format=torch.channels_last)
@@ -99,6 +104,30 @@ def fit(
                 weights_only=False,
             )
     return load_best(model, folder)
+
+
+def check_epoch_choice(config: TrainingConfig, val: Targets) -> None:
+    """Make sure that `config.choose_epoch` can be computed on validation.
+
+    Args:
+        config: optimisation settings.
+        val: of all validation rows.
+
+    Raises:
+        StudyError: records are to be compared inside their sites, and no site has two classes.
+    """
+    if config.choose_epoch != "auc_within_site":
+        return
+    if val.site is not None:
+        known = val.site >= 0
+        pairs = torch.stack([val.site[known], val.y[known]]).unique(dim=1)
+        if pairs.shape[1] > len(pairs[0].unique()):
+            return
+    raise StudyError(
+        "choose_epoch auc_within_site",
+        "no site has validation records of two classes, so none can be compared inside their site",
+        "set `choose_epoch` to auc, or add data of several classes from one site",
+    )
 
 
 def _cells(train: BatchSource, config: TrainingConfig) -> np.ndarray | None:

@@ -66,8 +66,9 @@ class TrainingModule(pl.LightningModule):
     """Cross-entropy training with AdamW, one cycle and an averaged copy of the weights.
 
     The averaged copy (exponential moving average; Polyak & Juditsky 1992) is what is validated,
-    kept and used. Random draws of a step depend on (seed, step) only, so that a run which was
-    killed and resumed makes the same draws as an undisturbed one.
+    kept and used; it moves once per step, however many batches are accumulated for one. Random
+    draws depend on (seed, step, batch of the step) only, so that a run which was killed and resumed
+    makes the same draws as an undisturbed one.
 
     Where several processes train together (DDP), each makes draws of its own, and losses are
     weighted so that the mean of the processes' gradients is the gradient of the whole batch.
@@ -101,17 +102,21 @@ class TrainingModule(pl.LightningModule):
         self._config = config
         self._seed = seed
         self._pairs: dict[bool, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+        self._averaged_step = 0
         # DDP fixes at its start which parameters it joins: what thaws later is not frozen yet.
         self._freeze(config.epochs + config.unfreeze_epochs)
         self._val_logits: list[torch.Tensor] = []
         self._val_y: list[torch.Tensor] = []
         self._val_site: list[torch.Tensor] = []
 
-    def training_step(self, batch: Batch, _index: int) -> torch.Tensor:
+    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         """Loss of one augmented batch."""
-        # Seeded per step: Lightning skips the start-of-epoch hooks in a resumed run.
-        step = self.trainer.global_step * self.trainer.world_size + self.trainer.global_rank
-        torch.manual_seed(_mix(self._seed, step))
+        # Seeded per batch: Lightning skips the start-of-epoch hooks in a resumed run.
+        parts = self._config.accumulate
+        draw = self.trainer.global_step * parts + index % parts
+        torch.manual_seed(
+            _mix(self._seed, draw * self.trainer.world_size + self.trainer.global_rank)
+        )
         inputs, targets = batch
         for extra in self.auxiliary:
             if isinstance(extra, Ramped):
@@ -173,6 +178,7 @@ class TrainingModule(pl.LightningModule):
         """Pair every tensor of the average with the current one, now that they are in place."""
         for optimizer in self.trainer.optimizers:
             lay_out_state(optimizer)
+        self._averaged_step = self.trainer.global_step
         averaged = chain(self.average.parameters(), self.average.buffers())
         current = chain(self.model.parameters(), self.model.buffers())
         self._pairs = {True: ([], []), False: ([], [])}
@@ -194,8 +200,11 @@ class TrainingModule(pl.LightningModule):
         set_frozen(model, self._first)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Move the averaged weights towards the current ones; counters are copied."""
+        """After a step, move the averaged weights towards the current ones; copy counters."""
         step = self.trainer.global_step
+        if step == self._averaged_step:  # gradients are still being accumulated
+            return
+        self._averaged_step = step
         # The average of the first steps would otherwise be dominated by the starting point.
         decay = min(self._config.ema_decay, (1 + step) / (10 + step))
         with torch.no_grad():
