@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
+import torch
+from safetensors.torch import save_file
 from sklearn.metrics import accuracy_score, roc_auc_score
 from typer.testing import CliRunner
 
@@ -18,11 +21,16 @@ from pulmofuse import crossval
 from pulmofuse.cli import app
 from pulmofuse.config import StudyConfig, parse_config
 from pulmofuse.crossval import CrossValidation, cross_validate
-from pulmofuse.errors import LeakageFound, StudyError
-from pulmofuse.pipeline import folds
+from pulmofuse.curation.fingerprints import image_fingerprint
+from pulmofuse.errors import LeakageFound, StudyError, WeightsError
+from pulmofuse.files import sha256_file
+from pulmofuse.io import read_image
+from pulmofuse.models import Classifier, build_backbone
+from pulmofuse.pipeline import MARK, folds, write_fingerprints
 from pulmofuse.preprocessing.controls import Control
 from pulmofuse.schema import Modality
 from pulmofuse.study import run_study
+from pulmofuse.training import infer_records
 
 CONFIG = """
 name: small
@@ -328,3 +336,163 @@ def test_the_audit_stops_a_study_of_records(
     leaking = folds.protocol_config(config, "image", 2)
     with pytest.raises(LeakageFound, match=r"leakage\.patient"):
         run_study(leaking, data, tmp_path)
+
+
+class Reached(BaseException):
+    """The first model would be trained now."""
+
+
+def stop(*_: object) -> None:
+    """Stands for `run_fold`."""
+    raise Reached
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CT slices of 18 patients, one each, and recordings of as many."""
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(5)
+    for name in CLASSES:
+        for kind in ("ct", "cough_audio"):
+            (root / kind / name).mkdir(parents=True)
+        for i in range(6):
+            noise = cv2.GaussianBlur(rng.normal(0, 1, (160, 160)), (0, 0), 9)
+            grey = cv2.normalize(noise, None, 10, 240, cv2.NORM_MINMAX).astype(np.uint8)
+            cv2.imwrite(str(root / "ct" / name / f"{i}.png"), grey)
+            pitch = np.repeat(rng.uniform(200, 6000, size=20), RATE // 20)
+            sound = 0.4 * np.sin(2 * np.pi * np.cumsum(pitch) / RATE)
+            sf.write(root / "cough_audio" / name / f"{i}.wav", sound, RATE)
+    rows = [
+        (f"{kind}/{name}/{i}.{end}", f"{name}-{i}")
+        for kind, end in (("ct", "png"), ("cough_audio", "wav"))
+        for name in CLASSES
+        for i in range(6)
+    ]
+    pd.DataFrame(rows, columns=["path", "patient_id"]).to_csv(root / "patients.csv", index=False)
+    return root
+
+
+def pretrained(folder: Path, root: Path, seen: dict[str, str]) -> Path:
+    """Weights as `pulmofuse pretrain` leaves them, of pictures by path -> patient."""
+    rows = [
+        {
+            "record_id": path,
+            "patient_id": patient,
+            "modality": "ct",
+            "sha256": sha256_file(root / path),
+            "fingerprint": image_fingerprint(read_image((root / path).read_bytes())),
+            "split": "train",
+        }
+        for path, patient in seen.items()
+    ]
+    write_fingerprints(folder, pd.DataFrame(rows), ["patient_id"])
+    weights, mark = folder / "backbone.safetensors", folder / "fingerprints.parquet"
+    state = build_backbone("efficientnet_lite0", "none").state_dict()
+    save_file(state, weights, metadata={MARK: sha256_file(mark)})
+    return weights
+
+
+@pytest.fixture
+def weights(pictures: Path, tmp_path: Path) -> Path:
+    """They saw three pictures of the study, one of them under a patient of the study."""
+    seen = {"ct/normal/0.png": "x", "ct/covid19/1.png": "y", "ct/covid19/2.png": "covid19-2"}
+    return pretrained(tmp_path, pictures, seen)
+
+
+def test_by_patient_starting_weights_that_saw_the_records_end_it(
+    pictures: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crossval, "run_fold", stop)
+    config = parse_config(CONFIG, [f"ct.model.weights={weights}"])
+    out = tmp_path / "out"
+    with pytest.raises(LeakageFound, match=r"starting weights \(ct\).*3 records"):
+        cross_validate(config, pictures, out, folds=2, seeds=SEEDS, protocols=("patient",))
+    # Where the leak is stands beside the deals, although the run ended.
+    leaks = pd.read_csv(out / "leaks.csv").set_index(["modality", "seed"])
+    assert leaks["pretrained"].to_dict() == {
+        ("ct", 1): 3, ("ct", 2): 3, ("cough", 1): 0, ("cough", 2): 0
+    }  # fmt: skip
+    assert (leaks["either"] == 0).all()
+
+
+def test_by_image_what_the_starting_weights_saw_is_counted_and_said(
+    pictures: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crossval, "run_fold", stop)
+    config, reporter = parse_config(CONFIG, [f"ct.model.weights={weights}"]), StopAt()
+    out = tmp_path / "out"
+    arguments = {"folds": 2, "seeds": (1,), "protocols": ("image",), "reporter": reporter}
+    with pytest.raises(Reached):
+        cross_validate(config, pictures, out, **arguments)
+    leaks = pd.read_csv(out / "leaks.csv").set_index("modality")
+    assert leaks["pretrained"].to_dict() == {"ct": 3, "cough": 0}
+    assert "starting weights know 3 of the 18 test records" in reporter.notes["Deal the folds"]
+
+
+def test_starting_weights_that_saw_other_patients_are_welcome(
+    data: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crossval, "run_fold", stop)
+    shown = tmp_path / "elsewhere.png"
+    cv2.imwrite(str(shown), np.tile(np.arange(160, dtype=np.uint8), (160, 1)))
+    weights = pretrained(tmp_path, tmp_path, {"elsewhere.png": "x"})
+    config = parse_config(CONFIG, [f"ct.model.weights={weights}"])
+    out = tmp_path / "out"
+    with pytest.raises(Reached):
+        cross_validate(config, pictures, out, folds=2, seeds=(1,), protocols=("patient",))
+    weights.with_name("fingerprints.parquet").unlink()
+    with pytest.raises(WeightsError, match="not beside it"):
+        cross_validate(config, pictures, out, folds=2, seeds=(1,), protocols=("patient",))
+
+
+def test_what_folds_by_patient_leak_is_written_before_it_ends_the_run(
+    data: Path, config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_image = folds.protocol_config(config, "image", 2)
+    monkeypatch.setattr(crossval, "protocol_config", lambda *_: by_image)
+    with pytest.raises(LeakageFound, match="folds by patient"):
+        cross_validate(config, data, tmp_path, folds=2, seeds=(1,), protocols=("patient",))
+    assert (pd.read_csv(tmp_path / "leaks.csv")["either"] > 0).all()
+
+
+@pytest.mark.parametrize(("trainable", "looks"), [("all", [1, 1]), ("head", [1])])
+def test_features_are_remembered_for_frozen_networks_alone(
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trainable: str,
+    looks: list[int],
+) -> None:
+    looked: list[int] = []
+    trained: list[Modality] = []
+
+    class Counting(Classifier):
+        """A model that notes how many instances it looks at."""
+
+        def feature_map(self, x: torch.Tensor) -> torch.Tensor:
+            looked.append(len(x))
+            return x.mean(dim=-1, keepdim=True)[:, None, None]
+
+    def run_fold(modality: Modality, *_: object) -> None:
+        model = Counting(feature_dim=1, n_classes=2, dropout=0.0)
+        for _again in range(2):
+            one = np.ones(1, dtype=np.int64)
+            infer_records(model, np.ones((1, 8), dtype=np.int16), np.zeros(1, dtype=np.int64), one)
+        trained.append(modality)
+        raise Reached
+
+    monkeypatch.setattr(crossval, "run_fold", run_fold)
+    overrides = ["ct.model.weights=none", f"ct.training.trainable={trainable}"]
+    config = parse_config(CONFIG, [*overrides, "cough.training.trainable=head"])
+    with pytest.raises(Reached):
+        cross_validate(config, pictures, tmp_path, folds=2, seeds=(1,), protocols=("patient",))
+    assert trained == [Modality.CT]
+    assert looked == looks
+
+
+def test_several_probes_of_a_frozen_network_can_be_members(data: Path, tmp_path: Path) -> None:
+    probes = ["cough.training.trainable=head", "cough.training.members=2"]
+    config = parse_config(CONFIG, probes)
+    arguments = {"folds": 2, "seeds": (1,), "protocols": ("patient",)}
+    cross_validate(config, data, tmp_path, **arguments)
+    assert pd.read_parquet(tmp_path / "predictions.parquet")["record_id"].nunique() == 36
+    assert len(list(tmp_path.glob("by-patient/*/*/cough/member-1/best.safetensors"))) == 2

@@ -14,8 +14,9 @@ The two protocols are in `pipeline.folds`, the figures in `evaluation.pooled`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from pulmofuse.pipeline import (
     check_findings,
     checkpoint_files,
     describe_cohort,
+    known_to_pretraining,
     locked,
     prepare_cohort,
     require_records,
@@ -75,7 +77,8 @@ class CrossValidation:
     Attributes:
         table: `crossval.csv`; see `pipeline.pooling.crossval_table`.
         leaks: `leaks.csv`, one row per protocol, seed and modality: test records, and how many of
-            them share a patient or content with training or validation of their fold.
+            them share a patient or content with training or validation of their fold, or with
+            what the model was pre-trained on.
     """
 
     table: pd.DataFrame
@@ -131,7 +134,7 @@ def cross_validate(
 
     Raises:
         StudyError: a fold lacks a class, a pair or figure is not there, or `out` is in use.
-        LeakageFound: folds by patient leak.
+        LeakageFound: folds by patient leak, or the starting weights have seen their records.
         PulmofuseError: the data or the configuration cannot be used at all.
     """
     reporter = reporter or Silent()
@@ -145,7 +148,6 @@ def cross_validate(
         run = _Run(config, data_root, out, folds, tuple(seeds), reporter, steps)
         cohorts = _collect(run, protocols)
         deals, leaks = _deal(run, cohorts)
-        write_csv(out / "leaks.csv", leaks)
         _train(run, cohorts, deals)
         rows = _evaluate(run, cohorts, deals, compared)
         table = crossval_table(rows, known)
@@ -181,11 +183,15 @@ def _collect(run: _Run, protocols: Sequence[Protocol]) -> dict[Protocol, Cohort]
 def _deal(run: _Run, cohorts: dict[Protocol, Cohort]) -> tuple[list[Deal], pd.DataFrame]:
     """All deals, seed after seed, and what they leak; before the first model is trained.
 
+    Writes splits.json and leaks.csv.
+
     Raises:
         StudyError: training or validation of a fold lacks a class.
-        LeakageFound: folds by patient leak.
+        LeakageFound: folds by patient leak, or the starting weights have seen their records.
     """
     run.reporter.step("Deal the folds")
+    # Every record is tested in one fold of each seed, so that the question needs no deal.
+    pretrained = {p: known_to_pretraining(run.config, c.records) for p, c in cohorts.items()}
     deals: list[Deal] = []
     counts: list[pd.DataFrame] = []
     hashes: dict[str, str] = {}
@@ -197,35 +203,55 @@ def _deal(run: _Run, cohorts: dict[Protocol, Cohort]) -> tuple[list[Deal], pd.Da
                 split = dealt(cohort, deal)
                 check_classes(split, own.target.classes)
                 check_findings(split, own)
-                counts.append(count_known(split).assign(protocol=protocol, seed=seed))
+                known = count_known(split, pretrained[protocol])
+                counts.append(known.assign(protocol=protocol, seed=seed))
                 deals.append(deal)
                 hashes[deal.name] = split_hash(split.records)
     leaks = pd.concat(counts).groupby(["protocol", "seed", "modality"], sort=False).sum()
     leaks = leaks.reset_index()
+    # Before anything can refuse them: a person must see where the leak is.
     write_json(run.out / "splits.json", {"all": sha256_json(hashes)[:16], "folds": hashes})
+    write_csv(run.out / "leaks.csv", leaks)
     run.reporter.finish("; ".join(leak_lines(leaks)))
-    parted = leaks[(leaks["protocol"] == "patient") & (leaks["either"] > 0)]
-    if len(parted):
-        raise LeakageFound(
-            "the folds by patient",
-            f"{parted['either'].sum():,} test records share a patient or content with training",
-            "report this as a fault of Pulmofuse",
-        )
+    _stop_on_leaks(leaks[leaks["protocol"] == "patient"])
     return deals, leaks
 
 
+def _stop_on_leaks(leaks: pd.DataFrame) -> None:
+    """Refuse folds by patient that leak.
+
+    Raises:
+        LeakageFound: they do.
+    """
+    if leaks["either"].any():
+        raise LeakageFound(
+            "the folds by patient",
+            f"{leaks['either'].sum():,} test records share a patient or content with training",
+            "report this as a fault of Pulmofuse",
+        )
+    seen = leaks[leaks["pretrained"] > 0].groupby("modality")["pretrained"].max()
+    if len(seen):
+        raise LeakageFound(
+            f"the starting weights ({', '.join(seen.index)})",
+            f"{seen.sum():,} records that the folds by patient test share a patient or content"
+            " with what these weights were pre-trained on",
+            "start from weights that were pre-trained on other data, or from imagenet",
+        )
+
+
 def _train(run: _Run, cohorts: dict[Protocol, Cohort], deals: Sequence[Deal]) -> None:
-    """Train and test every fold that is not done."""
-    work = [(deal, m) for deal in deals for m in cohorts[deal.protocol].caches]
-    with ExitStack() as held:
-        if any(run.config.of(m).training.trainable == "head" for _, m in work):
-            held.enter_context(remember_features())
-        for place, (deal, modality) in enumerate(work, start=1):
-            title = (
-                f"By {deal.protocol}, seed {deal.seed}, fold {deal.fold + 1} of {run.folds}:"
-                f" {modality.value} ({place} of {len(work)})"
-            )
-            _one(run, dealt(cohorts[deal.protocol], deal), deal, modality, title)
+    """Train and test every fold that is not done, one modality after the other."""
+    work = [(m, deal) for m in Modality for deal in deals if m in cohorts[deal.protocol].caches]
+    for modality, own in groupby(enumerate(work, start=1), key=lambda numbered: numbered[1][0]):
+        # Where the network itself is trained, no two folds have the same features.
+        frozen = run.config.of(modality).training.trainable == "head"
+        with remember_features() if frozen else nullcontext():
+            for place, (_, deal) in own:
+                title = (
+                    f"By {deal.protocol}, seed {deal.seed}, fold {deal.fold + 1} of {run.folds}:"
+                    f" {modality.value} ({place} of {len(work)})"
+                )
+                _one(run, dealt(cohorts[deal.protocol], deal), deal, modality, title)
 
 
 def _one(run: _Run, cohort: Cohort, deal: Deal, modality: Modality, title: str) -> None:

@@ -103,6 +103,10 @@ class Ensemble(Classifier):
         ]
         return torch.stack(each).mean(dim=0)
 
+    def heads(self) -> list[nn.Module]:
+        """The heads of all members."""
+        return [head for member in self.each() for head in member.heads()]
+
     def stages(self) -> list[list[nn.Module]]:
         """The members' stages, each together with those at the same depth."""
         together = zip(*(member.stages() for member in self.each()), strict=True)

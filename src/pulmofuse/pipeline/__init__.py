@@ -40,6 +40,7 @@ from pulmofuse.pipeline.predictions import (
 )
 from pulmofuse.pipeline.pretrained import (
     MARK,
+    known_to_pretraining,
     pretraining_checks,
     seen_in_pretraining,
     weights_key,
@@ -77,6 +78,7 @@ __all__ = [
     "fit_decision_fusion",
     "fit_feature_fusion",
     "fusion_patients",
+    "known_to_pretraining",
     "locked",
     "operating_points",
     "prepare_cohort",

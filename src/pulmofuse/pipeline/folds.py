@@ -91,15 +91,16 @@ def dealt(cohort: Cohort, deal: Deal) -> Cohort:
     return replace(cohort, records=cohort.records.assign(split=list(deal.split)))
 
 
-def count_known(cohort: Cohort) -> pd.DataFrame:
+def count_known(cohort: Cohort, pretrained: pd.Series) -> pd.DataFrame:
     """How many test records share a patient, or content, with what the model was made with.
 
     Args:
         cohort: split; its pairs are copies, exact and near.
+        pretrained: of its records, as `known_to_pretraining` gives it.
 
     Returns:
-        One row per modality: modality, n_test, same_patient, copy, either. Made with: training or
-        validation.
+        One row per modality: modality, n_test, same_patient, copy, either, pretrained. Made with:
+        training or validation; `pretrained` counts what the starting weights know.
     """
     records = cohort.records
     tested = records["split"] == Split.TEST
@@ -118,6 +119,7 @@ def count_known(cohort: Cohort) -> pd.DataFrame:
             "same_patient": patient.astype(int),
             "copy": copy.astype(int),
             "either": (patient | copy).astype(int),
+            "pretrained": pretrained[test.index].astype(int),
         }
     )
     return table.groupby("modality", sort=True).sum().reset_index()

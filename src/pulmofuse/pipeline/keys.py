@@ -15,6 +15,9 @@ from pulmofuse.pipeline.steps import rows_hash
 from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
 from pulmofuse.schema import Modality
 
+#: Of the records. Bags are made by patient, and predictions name them.
+_COLUMNS = ("record_id", "patient_id", "split", "y_true", "sha256", "source", "site")
+
 
 def training_inputs(config: StudyConfig, modality: Modality, records: pd.DataFrame) -> list[object]:
     """Everything that makes a trained model another one, for `Steps.run`.
@@ -32,7 +35,7 @@ def training_inputs(config: StudyConfig, modality: Modality, records: pd.DataFra
         config.seed,
         config.target.model_dump(mode="json"),
         part.model_dump(mode="json"),
-        rows_hash(records, ["record_id", "split", "y_true", "sha256", "source", "site", *stated]),
+        rows_hash(records, [*_COLUMNS, *stated]),
         *weights_key(part),
     ]
 

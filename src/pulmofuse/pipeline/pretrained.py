@@ -9,7 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from pulmofuse.config import CoughConfig, CtConfig, CxrConfig, StudyConfig
@@ -108,12 +110,39 @@ def pretraining_checks(config: StudyConfig, records: pd.DataFrame) -> list[Check
             checks.append(unknown_pretraining(modality.value, str(path)))
             continue
         # Of every modality: a patient whose CT was seen must not be tested by their X-ray either.
-        known = tested.assign(
-            copy=shared_contents(seen, tested)[1],
-            patient=tested["patient_id"].isin(seen["patient_id"].dropna()),
-        )
+        known = tested.assign(**_known(seen, tested))
         checks.append(leakage_pretraining(known, modality.value, str(path), len(seen)))
     return checks
+
+
+def known_to_pretraining(config: StudyConfig, records: pd.DataFrame) -> pd.Series:
+    """Which records the model of their own modality knows before it is trained.
+
+    Args:
+        config: the study.
+        records: record_id, patient_id, modality, sha256, fingerprint.
+
+    Returns:
+        bool, with the index of `records`: what the model starts from has seen the record, a copy
+        of it or its patient. False where the weights do not say what they have seen.
+
+    Raises:
+        WeightsError, StudyError: as `seen_by`.
+    """
+    known = pd.Series(data=False, index=records.index)
+    for modality in Modality:
+        own = records[records["modality"] == modality.value]
+        path = weights_file(config.of(modality))
+        if len(own) and path is not None and (seen := seen_by(path)) is not None:
+            found = _known(seen, own)
+            known[own.index] = found["copy"] | found["patient"]
+    return known
+
+
+def _known(seen: pd.DataFrame, records: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
+    """Of each record: "copy" and "patient", whether pre-training saw one of it."""
+    patients = records["patient_id"].isin(seen["patient_id"].dropna())
+    return {"copy": shared_contents(seen, records)[1], "patient": patients.to_numpy()}
 
 
 def _mark(weights: Path) -> str | None:

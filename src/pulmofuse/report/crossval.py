@@ -34,6 +34,7 @@ _METRICS = {
     "roc_auc": "AUC",
     FOLD_ACCURACY: "Accuracy, mean of the folds",
 }
+_COUNTS = ("n_test", "same_patient", "copy", "either", "pretrained")
 #: Figures without a line in the picture: they repeat others.
 _NOT_DRAWN = frozenset({"precision", "recall", FOLD_ACCURACY})
 
@@ -97,7 +98,7 @@ def leak_lines(leaks: pd.DataFrame) -> Iterator[str]:
         leaks: columns of `leaks.csv`.
     """
     for (protocol, modality), part in leaks.groupby(["protocol", "modality"], sort=False):
-        n, patient, copy, either = part[["n_test", "same_patient", "copy", "either"]].mean()
+        n, patient, copy, either, before = part[list(_COUNTS)].mean()
         text = f"{subset_title(str(modality))}, folds by {protocol}: training or validation"
         if either:
             yield (
@@ -106,6 +107,11 @@ def leak_lines(leaks: pd.DataFrame) -> Iterator[str]:
             )
         else:
             yield f"{text} knows none of the {n:,.0f} test records"
+        if before:
+            yield (
+                f"{subset_title(str(modality))}, folds by {protocol}: the starting weights know"
+                f" {before:,.0f} of the {n:,.0f} test records from their pre-training"
+            )
 
 
 def control_columns(table: pd.DataFrame) -> list[str]:
