@@ -111,7 +111,7 @@ class TrainingModule(pl.LightningModule):
         """Loss of one augmented batch."""
         # Seeded per step: Lightning skips the start-of-epoch hooks in a resumed run.
         step = self.trainer.global_step * self.trainer.world_size + self.trainer.global_rank
-        torch.manual_seed(_mix(self._seed, step))
+        torch.manual_seed(step_seed(self._seed, step))
         inputs, targets = batch
         for extra in self.auxiliary:
             if isinstance(extra, Ramped):
@@ -355,6 +355,6 @@ def _part_of_all(amount: torch.Tensor) -> torch.Tensor | float:
     return amount * distributed.get_world_size() / total
 
 
-def _mix(seed: int, step: int) -> int:
+def step_seed(seed: int, step: int) -> int:
     """A seed for one step of a run."""
     return (seed * 1_000_003 + step) % 2**31
