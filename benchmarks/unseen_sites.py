@@ -7,7 +7,9 @@ DarkCovidNet, then tested on covid-chestxray-dataset without a patient or pictur
 Which variant to take is to be said from validation alone: it should tell the classes, and no longer
 when the lungs are blanked (`leans`: AUC on validation with the lungs blanked, .5 is none).
 
-Results are lines of `unseen_sites.jsonl`; a line that is there is not computed again.
+Results are lines of `unseen_sites.jsonl`; a line that is there is not computed again. Each carries
+the stamp of the settings and the study file that it came from, as its run's folder does; lines of
+other stamps stay in the file, and are neither taken nor shown.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pulmofuse.config import StudyConfig, load_config
 from pulmofuse.console import Display
 from pulmofuse.evaluation import roc_auc
 from pulmofuse.external import evaluate_external
-from pulmofuse.files import read_json
+from pulmofuse.files import read_json, sha256_file, sha256_json
 from pulmofuse.inference import load_bundle
 from pulmofuse.pipeline import prepare_cohort, scan, split_cohort, without_leaks
 from pulmofuse.pipeline.folds import scores_under_controls
@@ -86,11 +88,22 @@ def main() -> None:
     lines = options.out / "unseen_sites.jsonl"
     for seed in map(int, options.seeds.split(",")):
         for name in chosen:
-            if not any(r["variant"] == name and r["seed"] == seed for r in read_lines(lines)):
-                rows = run(name, seed, options.data_root, options.out)
+            wanted = {"variant": name, "seed": seed, "stamp": stamp(name)}
+            if not any(wanted.items() <= line.items() for line in read_lines(lines)):
+                rows = [wanted | row for row in run(name, seed, options.data_root, options.out)]
                 with lines.open("a", encoding="utf-8") as file:
                     file.writelines(json.dumps(row) + "\n" for row in rows)
-    show(pd.DataFrame(read_lines(lines)))
+    current = {name: stamp(name) for name in VARIANTS}
+    show(
+        pd.DataFrame(
+            [r for r in read_lines(lines) if r.get("stamp") == current.get(str(r["variant"]))]
+        )
+    )
+
+
+def stamp(name: str) -> str:
+    """16 hex digits of what a variant's figures depend on: its settings, the study, the sites."""
+    return sha256_json([VARIANTS[name], sha256_file(STUDY), OUTSIDE])[:16]
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:
@@ -104,14 +117,14 @@ def run(name: str, seed: int, data_root: Path, out: Path) -> list[dict[str, obje
     """Train one variant with one seed, inside; test it inside and outside."""
     overrides = [f"{key}={value}" for key, value in VARIANTS[name].items()]
     config = load_config(STUDY, [*overrides, f"seed={seed}"])
-    folder = out / f"{list(VARIANTS).index(name)}-{seed}"
+    folder = out / stamp(name) / str(seed)
     with Display() as display:
         run_study(config, data_root, folder, display, out / "cache")
         evaluate_external(folder, OUTSIDE, data_root, folder / "outside", display)
     leaning = leans(config, data_root, folder, out / "cache")
     rows: list[dict[str, object]] = []
     for modality in (Modality.CT, Modality.CXR):
-        row: dict[str, object] = {"variant": name, "seed": seed, "modality": modality.value}
+        row: dict[str, object] = {"modality": modality.value}
         row |= leaning[modality]
         for place, path in (("inside", folder), ("outside", folder / "outside")):
             row |= {f"{place}_{k}": v for k, v in figures(path, modality).items()}
@@ -165,7 +178,7 @@ def show(table: pd.DataFrame) -> None:
     def first(value: object) -> float:
         return float(value[0]) if isinstance(value, list) and value[0] is not None else np.nan
 
-    columns = [c for c in table if c not in {"variant", "seed", "modality"}]
+    columns = [c for c in table if c not in {"variant", "seed", "stamp", "modality"}]
     plain = table.assign(
         **{c: table[c].map(first) for c in columns if table[c].map(type).eq(list).any()}
     )

@@ -14,7 +14,7 @@ import torch
 
 from pulmofuse import cli
 from pulmofuse.config import StudyConfig, dump_config, parse_config
-from pulmofuse.errors import LeakageFound, StudyError, WeightsError
+from pulmofuse.errors import ConfigError, LeakageFound, StudyError, WeightsError
 from pulmofuse.external import evaluate_external
 from pulmofuse.files import read_json, sha256_file
 from pulmofuse.models.backbones import build_backbone
@@ -246,6 +246,8 @@ def test_weights_that_go_on_from_others_have_seen_what_those_saw(
         ("ct", [], "has no usable ct record. It has cxr"),
         ("cxr", ["pretrain.extra=[{name: folder, root: own}]"], "is in the study already"),
         ("cough", [], "give ct or cxr"),
+        ("ct", ["ct.model.aggregation=volume"], "volume has no backbone"),
+        ("cxr", ["cxr.model.backbone=resnet18+resnet50"], "resnet18+resnet50 is several backbones"),
         ("cxr", ["pretrain.crop=[0.9, 0.2]"], "lower bound first"),
         ("cxr", ["cxr.model.weights=nowhere.safetensors"], "nowhere.safetensors"),
         ("cxr", ["OUT"], "cannot be written"),
@@ -272,3 +274,18 @@ def test_bad_usage_is_one_clear_error(
     assert stop.value.code == 2
     assert named in " ".join(capsys.readouterr().err.split())
     assert not (out / "backbone.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("modality", "setting"),
+    [
+        (Modality.CT, "ct.model.aggregation=volume"),
+        (Modality.CXR, "cxr.model.backbone=efficientnet_lite0+efficientnet_lite1"),
+    ],
+)
+def test_a_model_that_no_pretrained_file_can_start_is_refused_before_any_work(
+    tmp_path: Path, modality: Modality, setting: str
+) -> None:
+    with pytest.raises(ConfigError):
+        pretrain_backbone(parse_config(CONFIG, [setting]), modality, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -59,15 +59,12 @@ from pulmofuse.pipeline.folds import (
 from pulmofuse.pipeline.pooling import crossval_table, pooled_rows, with_ensembles
 from pulmofuse.report.crossval import leak_lines, write_crossval
 from pulmofuse.schema import Modality
-from pulmofuse.training import remember_features
+from pulmofuse.training import BEST, LAST, remember_features
 
 PROTOCOLS: tuple[Protocol, ...] = ("patient", "image")
 
 #: Folder of the prepared files, which all folds share.
 _CACHE = "cache"
-
-#: What training leaves to go on from; a finished fold never does.
-_LAST, _BEST = "last.safetensors", "best.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,9 +270,10 @@ def _one(run: _Run, cohort: Cohort, deal: Deal, modality: Modality, title: str) 
         sorted(healthy_controls(modality)),
     ]
     name = f"{deal.name}-{modality.value}"
-    outputs = [found, *checkpoint_files(config, modality, folder, _BEST)]
+    outputs = [found, *checkpoint_files(config, modality, folder, BEST)]
     run.steps.run(name, title, inputs, outputs, work, folder)
-    for path in checkpoint_files(config, modality, folder, _LAST):
+    # A finished fold never goes on.
+    for path in checkpoint_files(config, modality, folder, LAST):
         path.unlink(missing_ok=True)
 
 

@@ -74,13 +74,11 @@ def pretrain_backbone(
         Path of `backbone.safetensors`.
 
     Raises:
-        PulmofuseError: with what is wrong, why, and what to do about it.
+        ConfigError: the model of the modality does not have one image backbone.
+        PulmofuseError: with what else is wrong, why, and what to do about it.
     """
     reporter = reporter or Silent()
-    part = config.of(modality)
-    if not isinstance(part, CtConfig | CxrConfig):
-        why = "is not a modality of images, and only their backbones can be pre-trained"
-        raise ConfigError(f"modality {modality.value}", why, "give ct or cxr")
+    part = _trainable_part(config, modality)
     with locked(out):
         # A wrong backbone must not cost a reading of all files; `weights: none` draws its own.
         torch.manual_seed(config.seed)
@@ -125,6 +123,31 @@ def pretrain_backbone(
         title = f"Pre-train the {modality.value} backbone"
         Steps(out, reporter).run("pretrain", title, inputs, outputs, work, workspace=checkpoints)
     return out / WEIGHTS
+
+
+def _trainable_part(config: StudyConfig, modality: Modality) -> CtConfig | CxrConfig:
+    """The part of a study that has one image backbone, which a file of weights can start.
+
+    Raises:
+        ConfigError: the modality is not of images, or its model has no backbone, or several.
+    """
+    part = config.of(modality)
+    if not isinstance(part, CtConfig | CxrConfig):
+        why = "is not a modality of images, and only their backbones can be pre-trained"
+        raise ConfigError(f"modality {modality.value}", why, "give ct or cxr")
+    if isinstance(part, CtConfig) and part.model.aggregation == "volume":
+        raise ConfigError(
+            "ct.model.aggregation",
+            "volume has no backbone, so the study could not start from what is pre-trained",
+            "set it to mean or attention, or train without `pulmofuse pretrain`",
+        )
+    if "+" in part.model.backbone:
+        raise ConfigError(
+            f"{modality.value}.model.backbone",
+            f"{part.model.backbone} is several backbones, and a file of weights is for one",
+            "name one of them",
+        )
+    return part
 
 
 def _collect(

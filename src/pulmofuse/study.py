@@ -79,6 +79,7 @@ from pulmofuse.pipeline import (
 from pulmofuse.report import write_report
 from pulmofuse.schema import MANIFEST_COLUMNS, Modality, Split, write_manifest
 from pulmofuse.sources.synthetic import read_truth
+from pulmofuse.training import BEST
 
 
 @dataclass(eq=False)
@@ -227,7 +228,7 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
         return note
 
     title = f"Train the {modality.value} model"
-    names = ("best.safetensors", "history.csv")
+    names = (BEST, "history.csv")
     outputs = [file for name in names for file in checkpoint_files(config, modality, folder, name)]
     key = run.steps.run(f"train-{modality.value}", title, inputs, outputs, work, workspace=folder)
     if not trained:

@@ -203,6 +203,26 @@ def test_joined_backbones_see_what_each_of_them_sees() -> None:
     )
 
 
+@pytest.mark.parametrize(("height", "width", "size"), [(48, 64, (1, 2)), (48, 48, (1, 1))])
+def test_joined_maps_of_unequal_sizes_are_averaged_to_the_smallest(
+    height: int, width: int, size: tuple[int, int]
+) -> None:
+    # DenseNet drops the odd rows and columns that ResNet keeps.
+    joined = build_backbone("resnet18+densenet121", "none").eval()
+    resnet, densenet = joined.parts.children()
+    x = torch.rand(2, 1, height, width)
+    with torch.no_grad():
+        feature_map, levels = joined(x), joined.levels(x)
+        large, small = resnet(x), densenet(x)
+    assert large.shape[2:] == (2, 2)
+    assert small.shape[2:] == size
+    assert feature_map.shape == (2, joined.out_channels, *size)
+    averaged = large.mean(dim=(2, 3) if size == (1, 1) else 2, keepdim=True)
+    torch.testing.assert_close(feature_map[:, :512], averaged)
+    torch.testing.assert_close(feature_map[:, 512:], small)
+    torch.testing.assert_close(levels[-1], feature_map)
+
+
 def test_joined_backbones_name_the_part_that_is_not_known() -> None:
     with pytest.raises(ConfigError, match="efficientnet_lite2"):
         build_backbone("efficientnet_lite0+efficientnet_lite3", "none")

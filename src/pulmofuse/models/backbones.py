@@ -19,6 +19,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from pulmofuse.errors import ConfigError, WeightsError
 from pulmofuse.models.efficientnet_lite import (
@@ -119,10 +120,11 @@ class Backbone(nn.Module):
 class JoinedBackbone(Backbone):
     """Several backbones side by side on the same image: their maps are one map of all channels.
 
-    Networks trained apart err apart, and a head weighs what each of them sees.
+    Networks trained apart err apart, and a head weighs what each of them sees. Of sides that 32
+    does not divide, some networks round the rest up and some down; the map has the smallest size.
 
     Args:
-        parts: two or more backbones that shrink an image alike.
+        parts: two or more backbones that shrink an image 32 times.
     """
 
     def __init__(self, parts: Sequence[Backbone]) -> None:
@@ -140,12 +142,12 @@ class JoinedBackbone(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, channels, h, w) in [0, 1] -> (n, out_channels, h', w')."""
-        return torch.cat([part(x) for part in self._each()], dim=1)
+        return _side_by_side([part(x) for part in self._each()])
 
     def levels(self, x: Tensor) -> list[Tensor]:
         """The finer maps of one part after those of the other, and the joined last one."""
         each = [part.levels(x) for part in self._each()]
-        return [*(m for maps in each for m in maps[:-1]), torch.cat([m[-1] for m in each], dim=1)]
+        return [*(m for maps in each for m in maps[:-1]), _side_by_side([m[-1] for m in each])]
 
     def level_channels(self) -> list[int]:
         """Channels of each map of `levels`."""
@@ -154,6 +156,13 @@ class JoinedBackbone(Backbone):
 
     def _each(self) -> list[Backbone]:
         return cast("list[Backbone]", list(self.parts))
+
+
+def _side_by_side(maps: Sequence[Tensor]) -> Tensor:
+    """Maps (n, c_i, h_i, w_i) as one of all channels, averaged down to the smallest h and w."""
+    size = (min(m.shape[2] for m in maps), min(m.shape[3] for m in maps))
+    fitted = [m if tuple(m.shape[2:]) == size else adaptive_avg_pool2d(m, size) for m in maps]
+    return torch.cat(fitted, dim=1)
 
 
 def _run(

@@ -21,13 +21,9 @@ from pulmofuse.pipeline.fingerprints import (
     copies_of_study,
     write_fingerprints,
 )
+from pulmofuse.pipeline.fusing import fit_decision_fusion, fit_feature_fusion
 from pulmofuse.pipeline.keys import checkpoint_files, training_inputs
-from pulmofuse.pipeline.models import (
-    check_classes,
-    fit_decision_fusion,
-    fit_feature_fusion,
-    train_unimodal,
-)
+from pulmofuse.pipeline.models import check_classes, train_unimodal
 from pulmofuse.pipeline.pictures import write_examples, write_explanations
 from pulmofuse.pipeline.predictions import (
     PatientScores,

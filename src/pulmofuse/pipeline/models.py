@@ -1,8 +1,8 @@
-"""Train the models of a study: one per modality, then what joins them."""
+"""Train the models of a study, one per modality; `pipeline.fusing` joins them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeGuard
 
@@ -11,35 +11,20 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pulmofuse.config import (
-    CoughConfig,
-    CtConfig,
-    CxrConfig,
-    FusionTraining,
-    StudyConfig,
-    TrainingConfig,
-)
+from pulmofuse.config import CoughConfig, CtConfig, CxrConfig, StudyConfig, TrainingConfig
 from pulmofuse.errors import StudyError
-from pulmofuse.evaluation import METRICS, Calibration, fit_calibration
+from pulmofuse.evaluation import Calibration, fit_calibration
 from pulmofuse.findings import findings_matrix
-from pulmofuse.inference import (
-    DecisionFusion,
-    FeatureFusion,
-    Unimodal,
-    build_model,
-    instance_rows,
-)
-from pulmofuse.models import Classifier, Ensemble, GatedAttentionFusion, frozen
+from pulmofuse.inference import Unimodal, build_model, instance_rows
+from pulmofuse.models import Classifier, Ensemble, frozen
 from pulmofuse.pipeline.bags import bag_training, record_source
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.pipeline.findings import add_findings_head, findings_weight
-from pulmofuse.pipeline.predictions import PatientScores, feature_probabilities, subsets
 from pulmofuse.preprocessing import CoughAugment, ImageAugment
-from pulmofuse.schema import Modality, Split, subset_name
+from pulmofuse.schema import Modality, Split
 from pulmofuse.training import (
     BagSource,
     BatchSource,
-    FeatureSource,
     FindingsLoss,
     HeadOnly,
     InstanceSource,
@@ -114,7 +99,7 @@ def train_unimodal(
                 network,
                 *sources,
                 config=training,
-                class_weights=_loss_weights(training, train.targets.y, len(classes)),
+                class_weights=loss_weights(training, train.targets.y, len(classes)),
                 seed=own_seed,
                 folder=place,
                 augment=changes,
@@ -200,86 +185,6 @@ def augmentation(part: object) -> nn.Module:
     return ImageAugment(part.augmentation)  # type: ignore[attr-defined]
 
 
-def fit_decision_fusion(
-    patients: PatientScores, config: StudyConfig, cohort: Cohort
-) -> DecisionFusion:
-    """Constants of the decision rules, from validation patients only.
-
-    The calibrated models assume the class frequencies of the data they were calibrated on, so
-    those are the priors that the log-odds rule takes out again.
-    """
-    classes = config.target.classes
-    val = (patients.patients["split"] == Split.VAL).to_numpy()
-    y = codes(patients.patients["y_true"], classes)
-    priors, weights = [], []
-    positive = None if config.target.positive is None else classes.index(config.target.positive)
-    for j, modality in enumerate(patients.modalities):
-        records = cohort.of(modality)
-        labels = codes(records.loc[records["split"] == Split.VAL, "y_true"], classes)
-        priors.append(_frequencies(labels, len(classes)))
-        rows = val & patients.has[:, j]
-        p = patients.p[rows, j]
-        auc = float(METRICS["roc_auc"](y[rows], p, p.argmax(axis=1), positive, None))
-        # A model no better than chance keeps a small say, so that the weights never sum to 0.
-        weights.append(max(auc - 0.5, 0.01) if np.isfinite(auc) else 0.01)
-    return DecisionFusion(
-        modalities=patients.modalities,
-        prior=_frequencies(y[val], len(classes)),
-        modality_priors=np.stack(priors),
-        auc_weights=np.array(weights) / sum(weights),
-        dependence_weight=config.fusion.dependence_weight,
-    )
-
-
-def fit_feature_fusion(
-    patients: PatientScores,
-    parts: Mapping[Modality, Unimodal],
-    cohort: Cohort,
-    config: StudyConfig,
-    settings: FusionTraining,
-    folder: Path,
-    progress: Progress,
-) -> tuple[FeatureFusion, str]:
-    """Train the gated-attention fusion on features of the frozen unimodal models.
-
-    Training features come from augmented views: features of the very images a network was fitted
-    to are more separable than those of new patients, and the fusion would learn to trust them.
-    """
-    classes = config.target.classes
-    seed = config.seed + 101
-    split = patients.patients["split"].to_numpy()
-    y = codes(patients.patients["y_true"], classes)
-    train, val = split == Split.TRAIN, split == Split.VAL
-    torch.manual_seed(seed)
-    model = GatedAttentionFusion(
-        {m.value: part.model.feature_dim for m, part in parts.items()},
-        len(classes),
-        settings.hidden,
-        settings.dropout,
-        settings.modality_dropout,
-    )
-    if is_finished(folder, settings.training):
-        history = load_best(model, folder)
-    else:
-        plain = patients.features()
-        history = fit(
-            model,
-            _augmented_source(patients, parts, cohort, settings.views, seed, y, progress),
-            FeatureSource({m: f[val] for m, f in plain.items()}, patients.has[val], y[val]),
-            config=settings.training,
-            class_weights=_loss_weights(settings.training, y[train], len(classes)),
-            seed=seed,
-            folder=folder,
-            progress=progress,
-        )
-    fusion = FeatureFusion(model, settings.hidden, settings.dropout, settings.modality_dropout, {})
-    for subset in subsets(patients.modalities):
-        keep = patients.of(subset)[0] & val
-        raw = feature_probabilities(patients, fusion, subset)
-        fusion.calibration[subset_name(subset)] = fit_calibration(raw[keep], y[keep], len(classes))
-    return fusion, f"best validation AUC {history['val_auc'].max():.3f}"
-
-
 def codes(names: pd.Series, classes: Sequence[str]) -> np.ndarray:
     """Class indexes (n,) of class names."""
     return pd.Categorical(names, categories=list(classes)).codes.astype(np.int64)
@@ -350,72 +255,10 @@ def _calibrate(
     return fit_calibration(seen.p, codes(records["y_true"], classes), len(classes))
 
 
-def _augmented_source(
-    patients: PatientScores,
-    parts: Mapping[Modality, Unimodal],
-    cohort: Cohort,
-    views: int,
-    seed: int,
-    y: np.ndarray,
-    progress: Progress,
-) -> FeatureSource:
-    """Training patients as features of `views` augmented views each."""
-    train = (patients.patients["split"] == Split.TRAIN).to_numpy()
-    stacked = [
-        patients.features(_augmented_features(parts, cohort, seed + v, progress, v, views))
-        for v in range(views)
-    ]
-    features = {m: np.concatenate([view[m][train] for view in stacked]) for m in stacked[0]}
-    return FeatureSource(
-        features, np.tile(patients.has[train], (views, 1)), np.tile(y[train], views)
-    )
-
-
-def _augmented_features(
-    parts: Mapping[Modality, Unimodal],
-    cohort: Cohort,
-    seed: int,
-    progress: Progress,
-    view: int,
-    views: int,
-) -> dict[Modality, tuple[np.ndarray, np.ndarray | None]]:
-    """Features (records, feature_dim) and log_weight of one augmented view.
-
-    They are zeros outside the training split.
-    """
-    out = {}
-    for modality, part in parts.items():
-        records = cohort.of(modality)
-        train = (records["split"] == Split.TRAIN).to_numpy()
-        torch.manual_seed(seed)
-        note = f"view {view + 1}/{views} of {modality.value}"
-        seen = infer_records(
-            frozen(part.model),
-            cohort.caches[modality].instances,
-            *instance_rows(records[train]),
-            augment=augmentation(part.config),
-            progress=lambda done, total, note=note: progress(done, total, note),  # type: ignore[misc]
-        )
-        features = np.zeros((len(records), seen.features.shape[1]), dtype=np.float32)
-        features[train] = seen.features
-        log_weight = None
-        if seen.log_weight is not None:
-            log_weight = np.zeros(len(records))
-            log_weight[train] = seen.log_weight
-        out[modality] = (features, log_weight)
-    return out
-
-
-def _loss_weights(config: TrainingConfig, y: object, n_classes: int) -> torch.Tensor:
+def loss_weights(config: TrainingConfig, y: object, n_classes: int) -> torch.Tensor:
     """Weights of the loss by class; ones where none are wanted, or the rows are balanced."""
     wanted = config.class_weights and config.sampling == "shuffled"
     return class_weights(y, n_classes) if wanted else torch.ones(n_classes)
-
-
-def _frequencies(y: np.ndarray, n_classes: int) -> np.ndarray:
-    """Class frequencies with one pseudo-count each, so that no prior is 0."""
-    counts = np.bincount(y, minlength=n_classes) + 1.0
-    return np.asarray(counts / counts.sum())
 
 
 def check_classes(cohort: Cohort, classes: Sequence[str]) -> None:

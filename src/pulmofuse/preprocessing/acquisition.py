@@ -22,7 +22,7 @@ from torch.nn.functional import conv2d, interpolate, pad
 from pulmofuse.config import ImageAugmentation
 
 #: Side of the images for which lengths in pixels are given; at other sizes they scale.
-_REFERENCE_SIDE = 224
+REFERENCE_SIDE = 224
 #: Unsharp masking takes its blurred copy with this standard deviation, pixels at 224.
 _SHARPEN_SIGMA = 1.0
 #: Width by height of a random crop, at most and at least its inverse (Szegedy 2015).
@@ -83,13 +83,24 @@ def _draw(like: Tensor, low: float, high: float) -> Tensor:
     return torch.empty(len(like), device=like.device).uniform_(low, high)
 
 
-def random_crop(images: Tensor, least_area: float) -> Tensor:
-    """A random part of each image, of `least_area` to all of it, resized to the whole.
+def random_crop(
+    images: Tensor,
+    least_area: float,
+    most_area: float = 1.0,
+    size: tuple[int, int] | None = None,
+) -> Tensor:
+    """A random part of each image, of `least_area` to `most_area` of it, resized to `size`.
 
     Removes framing: how much of the patient is in the picture. 4 ms.
+
+    Args:
+        images: (n, 1, height, width).
+        least_area: share of the area.
+        most_area: the same.
+        size: height and width of the result, pixels; those of the images by default.
     """
     height, width = images.shape[2:]
-    area = _draw(images, least_area, 1.0)
+    area = _draw(images, least_area, most_area)
     limit = math.log(_CROP_ASPECT)
     aspect = _draw(images, -limit, limit).exp()
     rows = ((area / aspect).sqrt().clamp(max=1.0) * height).round().clamp(min=1)
@@ -100,19 +111,27 @@ def random_crop(images: Tensor, least_area: float) -> Tensor:
     parts = [
         image[None, :, y0:y1, x0:x1] for image, (y0, y1, x0, x1) in zip(images, places, strict=True)
     ]
-    return torch.cat([_enlarge(part, height, width) for part in parts])
+    return torch.cat([_resize(part, *(size or (height, width))) for part in parts])
 
 
-def _enlarge(image: Tensor, height: int, width: int) -> Tensor:
+def _resize(image: Tensor, height: int, width: int) -> Tensor:
     return interpolate(image, (height, width), mode="bilinear", align_corners=False)
 
 
-def random_blur(images: Tensor, most: float) -> Tensor:
+def random_blur(images: Tensor, most: float, share: float = 1.0) -> Tensor:
     """Gaussian blur of up to `most` pixels (standard deviation, at 224), drawn per image.
 
     Removes the sharpness of detectors, scanners' kernels and viewers. 6 ms at 2 pixels.
+
+    Args:
+        images: (n, 1, height, width).
+        most: largest standard deviation.
+        share: of the images that are blurred, each by chance.
     """
-    return _gaussian_blur(images, _draw(images, 0.0, most), most)
+    sigma = _draw(images, 0.0, most)
+    if share < 1:
+        sigma = sigma * (_draw(images, 0.0, 1.0) < share)
+    return _gaussian_blur(images, sigma, most)
 
 
 def _gaussian_blur(images: Tensor, sigma: Tensor, most: float) -> Tensor:
@@ -120,7 +139,7 @@ def _gaussian_blur(images: Tensor, sigma: Tensor, most: float) -> Tensor:
     n = len(images)
     out = images.transpose(0, 1)  # images become channels, so that each has a kernel of its own
     for axis in (2, 3):
-        scale = images.shape[axis] / _REFERENCE_SIDE
+        scale = images.shape[axis] / REFERENCE_SIDE
         radius = max(1, math.ceil(3 * most * scale))
         at = torch.arange(-radius, radius + 1, device=images.device)
         widths = (sigma * scale).clamp(min=1e-2)[:, None]
@@ -157,7 +176,7 @@ def random_downscale(images: Tensor, most: float) -> Tensor:
         )
         for image, factor in zip(images, factors, strict=True)
     ]
-    return torch.cat([_enlarge(image, height, width) for image in small])
+    return torch.cat([_resize(image, height, width) for image in small])
 
 
 def random_tone(images: Tensor, strength: float) -> Tensor:

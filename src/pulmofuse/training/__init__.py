@@ -1,6 +1,7 @@
 """Training of every model, and prediction with what was trained."""
 
 from pulmofuse.training.adversarial import SiteAdversary, site_weights
+from pulmofuse.training.checkpoint import BEST, LAST
 from pulmofuse.training.data import BagSource, BatchSource, InstanceSource, Targets, VolumeSource
 from pulmofuse.training.findings import FindingsLoss, learnable_findings, new_findings_head
 from pulmofuse.training.fit import Progress, check_epoch_choice, fit, is_finished, load_best
@@ -12,6 +13,8 @@ from pulmofuse.training.probe import HeadOnly, PooledSource
 from pulmofuse.training.unfreezing import check_stages
 
 __all__ = [
+    "BEST",
+    "LAST",
     "BagSource",
     "BatchSource",
     "FeatureSource",

@@ -20,6 +20,9 @@ from safetensors.torch import save_file
 from pulmofuse.errors import StudyError
 from pulmofuse.files import atomic_path
 
+#: What a run goes on from, and the weights of its best epoch.
+LAST, BEST = "last.safetensors", "best.safetensors"
+
 _TREE = "pulmofuse.checkpoint"
 
 

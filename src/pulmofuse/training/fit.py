@@ -23,7 +23,7 @@ from torch import nn
 from pulmofuse.config import TrainingConfig
 from pulmofuse.errors import StudyError
 from pulmofuse.files import write_csv
-from pulmofuse.training.checkpoint import SafetensorsCheckpoint, load
+from pulmofuse.training.checkpoint import BEST, LAST, SafetensorsCheckpoint, load
 from pulmofuse.training.data import BatchSource, EpochBatches, OrderedBatches, Targets, loader
 from pulmofuse.training.module import TrainingModule
 from pulmofuse.training.sampling import balanced_cells
@@ -31,7 +31,6 @@ from pulmofuse.training.sampling import balanced_cells
 #: Called with (steps done, steps in all, a short note such as "epoch 3/18, val AUC .842").
 Progress = Callable[[int, int, str], None]
 
-_LAST, _BEST = "last.safetensors", "best.safetensors"
 _AVERAGE_PREFIX = "average."
 #: Validation keeps no gradients, so that twice the training batch needs less memory than training.
 _VALIDATION_BATCH, _VALIDATION_FACTOR = 64, 2
@@ -100,7 +99,7 @@ def fit(
                 module,
                 loader(train, batches),
                 loader(val, OrderedBatches(len(val), _validation_batch(config.batch_size))),
-                ckpt_path=str(folder / _LAST) if done else None,
+                ckpt_path=str(folder / LAST) if done else None,
                 weights_only=False,
             )
     return load_best(model, folder)
@@ -150,7 +149,7 @@ def is_finished(folder: Path, config: TrainingConfig) -> bool:
 
 def load_best(model: nn.Module, folder: Path) -> pd.DataFrame:
     """Put the averaged weights of a run's best epoch into `model` and return its history."""
-    weights = load(folder / _BEST)["state_dict"]
+    weights = load(folder / BEST)["state_dict"]
     model.load_state_dict(
         {
             name.removeprefix(_AVERAGE_PREFIX): value
@@ -234,7 +233,7 @@ def _trainer(
     """A Lightning trainer whose files are ours and whose messages stay out of the terminal."""
     best = ModelCheckpoint(
         folder,
-        filename="best",
+        filename=Path(BEST).stem,
         monitor="val_auc",
         mode="max",
         save_weights_only=True,
@@ -243,11 +242,11 @@ def _trainer(
     )
     last = ModelCheckpoint(
         folder,
-        filename="last",
+        filename=Path(LAST).stem,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    best.FILE_EXTENSION = last.FILE_EXTENSION = ".safetensors"
+    best.FILE_EXTENSION = last.FILE_EXTENSION = Path(LAST).suffix
     callbacks: list[Callback] = [
         history,
         EarlyStopping(
@@ -279,9 +278,9 @@ def _trainer(
 
 def _state(folder: Path, config: TrainingConfig) -> tuple[int, bool]:
     """Epochs done by the run in a folder, and whether it was at its end."""
-    if not ((folder / _LAST).exists() and (folder / _BEST).exists()):
+    if not ((folder / LAST).exists() and (folder / BEST).exists()):
         return 0, False
-    callbacks = load(folder / _LAST)["callbacks"].values()
+    callbacks = load(folder / LAST)["callbacks"].values()
     done = len(next(state["rows"] for state in callbacks if "rows" in state))
     stopper = next(state for state in callbacks if "wait_count" in state)
     return done, done >= config.epochs or stopper["wait_count"] >= stopper["patience"]

@@ -115,7 +115,7 @@ class TrainingModule(pl.LightningModule):
         parts = self._config.accumulate
         draw = self.trainer.global_step * parts + index % parts
         torch.manual_seed(
-            _mix(self._seed, draw * self.trainer.world_size + self.trainer.global_rank)
+            step_seed(self._seed, draw * self.trainer.world_size + self.trainer.global_rank)
         )
         inputs, targets = batch
         for extra in self.auxiliary:
@@ -364,6 +364,6 @@ def _part_of_all(amount: torch.Tensor) -> torch.Tensor | float:
     return amount * distributed.get_world_size() / total
 
 
-def _mix(seed: int, step: int) -> int:
+def step_seed(seed: int, step: int) -> int:
     """A seed for one step of a run."""
     return (seed * 1_000_003 + step) % 2**31

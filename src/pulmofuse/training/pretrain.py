@@ -26,15 +26,13 @@ from pulmofuse.errors import StudyError
 from pulmofuse.files import write_csv
 from pulmofuse.models.backbones import Backbone
 from pulmofuse.preprocessing import to_tensor
-from pulmofuse.training.checkpoint import load, save
+from pulmofuse.training.checkpoint import LAST, load, save
 from pulmofuse.training.data import EpochBatches
-from pulmofuse.training.module import one_cycle
+from pulmofuse.training.module import one_cycle, step_seed
 from pulmofuse.training.views import RandomView
 
 #: Below this spread (see `spread`) every image looks the same to the network.
 LEAST_SPREAD = 0.05
-
-_LAST = "last.safetensors"
 
 
 class Byol(nn.Module):
@@ -121,7 +119,7 @@ def pretrain(
     network = Byol(backbone, config.hidden, config.projection)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(_groups(network, config))
-    history = _resume(folder / _LAST, network, optimizer)
+    history = _resume(folder / LAST, network, optimizer)
     batches = EpochBatches(len(rows), config.batch_size, seed)
     view = RandomView(config, flip=flip)
     total = config.epochs * len(batches)
@@ -131,7 +129,7 @@ def pretrain(
         begin, losses, spreads = time.perf_counter(), list[float](), list[float]()
         for index, chosen in enumerate(batches):
             step = epoch * len(batches) + index
-            torch.manual_seed((seed * 1_000_003 + step) % 2**31)
+            torch.manual_seed(step_seed(seed, step))
             images = to_tensor(instances[rows[chosen]]).to(device)
             loss, now = _step(network, optimizer, images, view, config, step, total)
             losses.append(loss)
@@ -150,7 +148,7 @@ def pretrain(
         write_csv(folder / "history.csv", pd.DataFrame(history))
         _refuse_collapse(history[-1])
         state = {"model": network.state_dict(), "optimizer": optimizer.state_dict()}
-        save(folder / _LAST, {**state, "history": history})
+        save(folder / LAST, {**state, "history": history})
     backbone.cpu().eval()
     return pd.DataFrame(history)
 
