@@ -119,8 +119,8 @@ def check_epoch_choice(config: TrainingConfig, val: Targets) -> None:
         return
     if val.site is not None:
         known = val.site >= 0
-        pairs = torch.stack([val.site[known], val.y[known]]).unique(dim=1)
-        if pairs.shape[1] > len(pairs[0].unique()):
+        cells = set(zip(val.site[known].tolist(), val.y[known].tolist(), strict=True))
+        if len(cells) > len({site for site, _ in cells}):
             return
     raise StudyError(
         "choose_epoch auc_within_site",
