@@ -429,7 +429,7 @@ def test_by_image_what_the_starting_weights_saw_is_counted_and_said(
 
 
 def test_starting_weights_that_saw_other_patients_are_welcome(
-    data: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crossval, "run_fold", stop)
     shown = tmp_path / "elsewhere.png"
