@@ -404,3 +404,23 @@ class TestTree:
         )
 
         assert parse_config(MINIMAL + target).target.positive is None
+
+
+@pytest.mark.parametrize(
+    ("override", "place", "kept"),
+    [
+        ("ct.augmentation={rotate_deg: 0}", "ct.augmentation.flip_horizontal", True),
+        ("ct.augmentation.rotate_deg=0", "ct.augmentation.flip_horizontal", True),
+        ("fusion.feature.training={epochs: 1}", "fusion.feature.training.precision", "fp32"),
+        ("fusion={feature: {training: {epochs: 1}}}", "fusion.feature.training.batch_size", 64),
+        ("cxr.augmentation={rotate_deg: 0}", "cxr.augmentation.flip_horizontal", False),
+    ],
+)
+def test_a_part_given_in_part_keeps_the_other_defaults_of_its_place(
+    override: str, place: str, kept: object
+) -> None:
+    config = parse_config("name: a\nquestion: q\nsources: [{name: folder}]\n", [override])
+    value: object = config
+    for name in place.split("."):
+        value = getattr(value, name)
+    assert value == kept
