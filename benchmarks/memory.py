@@ -34,7 +34,7 @@ import torch
 from machine import facts, status, write
 from torch import nn
 
-from pulmofuse.config import CxrConfig, CxrPreprocessing, ImageModelConfig, TrainingConfig
+from pulmofuse.config import CxrConfig, CxrPreprocessing, CxrModelConfig, TrainingConfig
 from pulmofuse.models import BACKBONES, Classifier, build_cxr_model
 from pulmofuse.preprocessing import Cache, ImageAugment, build_cache
 from pulmofuse.schema import Modality
@@ -117,7 +117,7 @@ def child(n: int, size: int, backbone: str, folder: Path) -> dict[str, Any]:
     torch.manual_seed(0)
     config = CxrConfig(
         preprocessing=CxrPreprocessing(size=size),
-        model=ImageModelConfig(backbone=backbone, weights="none"),
+        model=CxrModelConfig(backbone=backbone, weights="none"),
     )
     names = [f"{i:05d}.jpg" for i in range(n)]
     before = resident()

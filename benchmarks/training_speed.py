@@ -36,7 +36,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from pulmofuse.config import CxrConfig, ImageModelConfig, TrainingConfig
+from pulmofuse.config import CxrConfig, CxrModelConfig, TrainingConfig
 from pulmofuse.models import build_cxr_model
 from pulmofuse.preprocessing import ImageAugment, build_cache
 from pulmofuse.schema import Modality
@@ -48,7 +48,7 @@ from pulmofuse.training.module import TrainingModule
 CLASSES, BATCH, SIZE, N_VAL = 3, 32, 224, 32
 PLAIN_EPOCHS, OUR_EPOCHS = 2, 4
 TRIAL_BATCHES = 3
-CONFIG = CxrConfig(model=ImageModelConfig(backbone="resnet18", weights="none"))
+CONFIG = CxrConfig(model=CxrModelConfig(backbone="resnet18", weights="none"))
 
 
 def make_files(folder: Path, n: int) -> tuple[list[str], np.ndarray]:
