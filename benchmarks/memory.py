@@ -34,7 +34,7 @@ import torch
 from machine import facts, status, write
 from torch import nn
 
-from pulmofuse.config import CxrConfig, CxrPreprocessing, CxrModelConfig, TrainingConfig
+from pulmofuse.config import CxrConfig, CxrModelConfig, CxrPreprocessing, TrainingConfig
 from pulmofuse.models import BACKBONES, Classifier, build_cxr_model
 from pulmofuse.preprocessing import Cache, ImageAugment, build_cache
 from pulmofuse.schema import Modality
