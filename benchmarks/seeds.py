@@ -20,6 +20,7 @@ import pandas as pd
 from pulmofuse.config import StudyConfig, load_config
 from pulmofuse.evaluation import METRICS
 from pulmofuse.evaluation.intervals import patient_interval
+from pulmofuse.pipeline import decide
 from pulmofuse.schema import Split, class_columns
 
 FIGURES = ("roc_auc", "accuracy", "f1", "recall", "specificity")
@@ -69,22 +70,13 @@ def records(run: Path, modality: str, split: str) -> pd.DataFrame:
 
 def ensemble(tables: list[pd.DataFrame], config: StudyConfig) -> pd.DataFrame:
     """One table with the mean probabilities, of the records that are in all."""
+    classes, positive = config.target.classes, config.target.positive
     common = sorted(set.intersection(*(set(t.index) for t in tables)))
-    columns = [*class_columns(config.target.classes), "threshold"]
+    columns = [*class_columns(classes), "threshold"]
     out = tables[0].loc[common].copy()
     out[columns] = np.mean([t.loc[common, columns].to_numpy() for t in tables], axis=0)
-    return decided(out, config)
-
-
-def decided(table: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
-    """The table with `y_pred` by its thresholds, or the largest probability."""
-    classes, positive = config.target.classes, config.target.positive
-    p = table[class_columns(classes)].to_numpy()
-    y_pred = np.array(classes, dtype=object)[p.argmax(axis=1)]
-    if positive is not None and len(classes) == 2:
-        i = classes.index(positive)
-        y_pred = np.where(p[:, i] >= table["threshold"], positive, classes[1 - i])
-    return table.assign(y_pred=y_pred)
+    key, threshold = f"{out['subset'].iloc[0]}|per_record", float(out["threshold"].iloc[0])
+    return decide(out.reset_index(), classes, positive, {key: threshold})
 
 
 def figures(table: pd.DataFrame, config: StudyConfig) -> dict[str, Any]:

@@ -27,13 +27,21 @@ from pulmofuse.config import StudyConfig, dump_config
 from pulmofuse.curation import split_hash
 from pulmofuse.errors import LeakageFound, StudyError
 from pulmofuse.evaluation.pooled import class_pairs, figures, published_values
-from pulmofuse.files import atomic_path, read_json, sha256_json, write_csv, write_json, write_text
+from pulmofuse.files import (
+    read_json,
+    sha256_json,
+    write_csv,
+    write_json,
+    write_parquet,
+    write_text,
+)
 from pulmofuse.inference import build_model
 from pulmofuse.pipeline import (
     Cohort,
     Reporter,
     Silent,
     Steps,
+    cells_key,
     check_classes,
     check_findings,
     checkpoint_files,
@@ -259,8 +267,7 @@ def _one(run: _Run, cohort: Cohort, deal: Deal, modality: Modality, title: str) 
     def work() -> str:
         table, note = run_fold(modality, cohort, config, folder, run.reporter.update)
         table = table.assign(protocol=deal.protocol, seed=deal.seed, fold=deal.fold)
-        with atomic_path(found) as temporary:
-            table.astype({"seed": "Int64", "fold": "Int64"}).to_parquet(temporary, index=False)
+        write_parquet(found, table.astype({"seed": "Int64", "fold": "Int64"}))
         own = table[table["control"] == NO_CONTROL]
         return f"accuracy {(own['y_true'] == own['y_pred']).mean():.3f}; {note}"
 
@@ -298,8 +305,7 @@ def _evaluate(
     plain = pooled["control"] == NO_CONTROL
     for name, table in (("predictions", pooled[plain].drop(columns="control")),
                         ("controls", pooled[~plain])):  # fmt: skip
-        with atomic_path(out / f"{name}.parquet") as temporary:
-            table.to_parquet(temporary, index=False)
+        write_parquet(out / f"{name}.parquet", table)
 
     def work() -> str:
         rows = pooled_rows(pooled, config, pairs)
@@ -312,7 +318,7 @@ def _evaluate(
         config.evaluation.model_dump(mode="json"),
         config.seed,
         [list(pair) for pair in pairs],
-        int(pd.util.hash_pandas_object(pooled, index=False).sum()),
+        cells_key(pooled),
     ]
     outputs = [out / "metrics.json"]
     run.steps.run("evaluate", "Evaluate the pooled folds", inputs, outputs, work)

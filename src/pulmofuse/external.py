@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pulmofuse.config import SourceConfig, StudyConfig, Target, load_config
 from pulmofuse.errors import SourceError, StudyError
 from pulmofuse.evaluation import comparison_table, evaluate
-from pulmofuse.files import atomic_path, write_csv, write_json
+from pulmofuse.files import write_csv, write_json, write_parquet
 from pulmofuse.fusion import paired_patients
 from pulmofuse.inference import Bundle, Scores, load_bundle, score_records
 from pulmofuse.pipeline import (
@@ -81,8 +81,7 @@ def evaluate_external(
         )
         table = comparison_table(rows)
         write_manifest(out / "manifest.parquet", cohort.records)
-        with atomic_path(out / "predictions.parquet") as temporary:
-            predictions.to_parquet(temporary, index=False)
+        write_parquet(out / "predictions.parquet", predictions)
         write_json(out / "metrics.json", rows)
         write_csv(out / "comparison.csv", table)
         write_csv(out / "excluded.csv", cohort.excluded)

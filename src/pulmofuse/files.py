@@ -90,6 +90,12 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False)
 
 
+def write_parquet(path: Path, table: pd.DataFrame) -> None:
+    """Write a table without its index to `path` atomically."""
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's content as 64 hex digits."""
     digest = hashlib.sha256()

@@ -19,10 +19,10 @@ from pulmofuse.curation import split_hash, stop_on_leaks
 from pulmofuse.evaluation import comparison_table, evaluate, fusion_gain
 from pulmofuse.evaluation.matching import CONFOUNDERS
 from pulmofuse.files import (
-    atomic_path,
     read_json,
     write_csv,
     write_json,
+    write_parquet,
     write_text,
 )
 from pulmofuse.inference import (
@@ -43,6 +43,7 @@ from pulmofuse.pipeline import (
     Reporter,
     Silent,
     Steps,
+    cells_key,
     check_classes,
     check_findings,
     checkpoint_files,
@@ -295,8 +296,7 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
     positive = config.target.positive
     run.thresholds = operating_points(joined, classes, positive, config.evaluation.threshold)
     run.predictions = decide(joined, classes, positive, run.thresholds)
-    with atomic_path(run.out / "predictions.parquet") as temporary:
-        run.predictions.to_parquet(temporary, index=False)
+    write_parquet(run.out / "predictions.parquet", run.predictions)
 
 
 def _evaluate(run: _Run) -> None:
@@ -316,7 +316,7 @@ def _evaluate(run: _Run) -> None:
         config.target.model_dump(mode="json"),
         config.evaluation.model_dump(mode="json"),
         config.seed,
-        int(pd.util.hash_pandas_object(run.predictions, index=False).sum()),
+        cells_key(run.predictions),
     ]
     outputs = [out / "metrics.json", out / "comparison.csv"]
     run.steps.run("evaluate", "Evaluate on the test patients", inputs, outputs, work)
@@ -365,7 +365,7 @@ def _control(run: _Run, cohort: Cohort) -> None:
         run.keys,
         config.evaluation.model_dump(mode="json"),
         rows_hash(cohort.records, ["record_id", *CONFOUNDERS]),
-        int(pd.util.hash_pandas_object(run.predictions, index=False).sum()),
+        cells_key(run.predictions),
     ]
     run.steps.run("controls", "Negative controls", inputs, [out / "controls.csv"], work)
 
@@ -381,7 +381,7 @@ def _illustrate(run: _Run, cohort: Cohort) -> None:
 
     inputs = [
         config.model_dump(mode="json"),
-        int(pd.util.hash_pandas_object(run.predictions, index=False).sum()),
+        cells_key(run.predictions),
     ]
     outputs = [out / "examples" / "index.json", out / "explanations" / "index.json"]
     run.steps.run("illustrate", "Draw examples and explanations", inputs, outputs, work)

@@ -28,7 +28,7 @@ from pulmofuse.curation.inspection import (
 )
 from pulmofuse.curation.remarks import mark_shared_files
 from pulmofuse.errors import UnreadableFile
-from pulmofuse.files import atomic_path, content_hash, size_and_time
+from pulmofuse.files import content_hash, size_and_time, write_parquet
 from pulmofuse.io import read_image, read_sound
 from pulmofuse.io.content import MAX_FILE_BYTES
 from pulmofuse.schema import Exclusion, Modality, Oddity, exclusions_frame, iterate
@@ -205,5 +205,4 @@ def _known(parts: list[Path], wanted: pd.DataFrame) -> pd.DataFrame:
 
 def _write(store: Path | None, number: int, table: pd.DataFrame) -> None:
     if store is not None:
-        with atomic_path(_home(store) / f"{number:06d}.parquet") as temporary:
-            table.to_parquet(temporary, index=False)
+        write_parquet(_home(store) / f"{number:06d}.parquet", table)

@@ -11,7 +11,7 @@ import torch
 from pulmofuse.config import CxrConfig, StudyConfig
 from pulmofuse.errors import StudyError
 from pulmofuse.evaluation.findings import findings_table
-from pulmofuse.files import atomic_path, write_csv
+from pulmofuse.files import write_csv, write_parquet
 from pulmofuse.findings import Finding, findings_matrix
 from pulmofuse.inference import Scores, Unimodal, findings_probabilities
 from pulmofuse.models import Classifier
@@ -94,7 +94,6 @@ def write_findings(
     predictions = findings_predictions(part, records, scores)
     table = findings_table(predictions, config.evaluation, config.seed)
     predictions_path, table_path = (out / name for name in FINDINGS_FILES)
-    with atomic_path(predictions_path) as temporary:
-        predictions.to_parquet(temporary, index=False)
+    write_parquet(predictions_path, predictions)
     write_csv(table_path, table)
     return f"{len(table)} findings, {table['roc_auc'].notna().sum()} with both kinds of records"

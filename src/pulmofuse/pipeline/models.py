@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -87,7 +86,11 @@ def train_unimodal(
         network: nn.Module = member
         sources: tuple[BatchSource, BatchSource] = (train, val)
         changes: nn.Module | None = augmentation(part)
-        if part.training.trainable == "head" and _is_plain(train) and _is_plain(val):
+        if (
+            part.training.trainable == "head"
+            and isinstance(train, InstanceSource)
+            and isinstance(val, InstanceSource)
+        ):
             network, changes = HeadOnly(member), None
             training = training.model_copy(update={"precision": "fp32"})
             if is_finished(place, training):
@@ -109,11 +112,6 @@ def train_unimodal(
         )
     calibration = _calibrate(model, records[records["split"] == Split.VAL], instances, classes)
     return Unimodal(modality, part, model, calibration), _note(curves)
-
-
-def _is_plain(source: BatchSource) -> TypeGuard[InstanceSource]:
-    """Whether its rows are single instances, not bags or volumes."""
-    return type(source) is InstanceSource
 
 
 def _pooled(

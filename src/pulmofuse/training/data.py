@@ -28,6 +28,17 @@ class Targets(NamedTuple):
     site: torch.Tensor | None = None
     findings: torch.Tensor | None = None
 
+    @classmethod
+    def of(
+        cls, y: np.ndarray, site: np.ndarray | None = None, findings: np.ndarray | None = None
+    ) -> Targets:
+        """From arrays of the same shapes."""
+        return cls(
+            torch.as_tensor(y, dtype=torch.long),
+            None if site is None else torch.as_tensor(site, dtype=torch.long),
+            None if findings is None else torch.as_tensor(findings, dtype=torch.float32),
+        )
+
     def take(self, rows: torch.Tensor) -> Targets:
         """The same of some rows (n,), in their order."""
         site, findings = (None if part is None else part[rows] for part in self[1:])
@@ -77,11 +88,7 @@ class InstanceSource(Dataset[Batch]):
     ) -> None:
         self.instances = instances
         self.rows = rows
-        self.targets = Targets(
-            torch.as_tensor(y, dtype=torch.long),
-            None if site is None else torch.as_tensor(site, dtype=torch.long),
-            None if findings is None else torch.as_tensor(findings, dtype=torch.float32),
-        )
+        self.targets = Targets.of(y, site, findings)
 
     def __len__(self) -> int:
         """Number of instances."""
@@ -115,8 +122,7 @@ class BagSource(Dataset[Batch]):
         site: np.ndarray | None = None,
         findings: np.ndarray | None = None,
     ) -> None:
-        bags = InstanceSource(instances, np.empty(0), y, site=site, findings=findings)
-        self.targets = bags.targets
+        self.targets = Targets.of(y, site, findings)
         self._instances = instances
         self._bags = np.split(rows, np.cumsum(counts)[:-1])
 
