@@ -173,6 +173,12 @@ class TestValue:
     def test_of_a_needed_key(self, text: str, expected: str) -> None:
         assert expected in message(text)
 
+    def test_a_power_frame_of_three_classes(self) -> None:
+        three = "classes: [a, b, c], mapping: {normal: a, covid19: b, pneumonia: c}"
+        text = f"target: {{positive: a, {three}}}\nevaluation: {{power_frame: labels.csv}}"
+
+        assert "evaluation.power_frame counts positives" in message(MINIMAL + text)
+
     @pytest.mark.parametrize("value", ["1e-3", "0.001", "1.0e-3", "'0.001'"])
     def test_a_small_number_in_any_spelling(self, value: str) -> None:
         config = parse_config(MINIMAL + f"ct: {{training: {{lr_head: {value}}}}}")

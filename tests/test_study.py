@@ -353,3 +353,23 @@ def test_a_class_without_records_is_one_clear_error(finished: Finished, tmp_path
     )
     with pytest.raises(StudyError, match="tuberculosis"):
         run_study(parse_config(text), finished.data, tmp_path)
+
+
+def test_the_power_statement_is_written_where_its_label_file_is_there(
+    finished: Finished, tmp_path: Path
+) -> None:
+    out, frame = tmp_path / "out", finished.data / "labels" / "frame.parquet"
+    shutil.copytree(finished.out, out)
+    changes = {"power_frame": "labels/frame.parquet", "controls": False, "explain_examples": 0}
+    evaluation = finished.config.evaluation.model_copy(update=changes)
+    config = finished.config.model_copy(update={"evaluation": evaluation})
+    title, recorder = "Ask how many true pairs the gain would take", Recorder()
+    run_study(config, finished.data, out, recorder)
+    assert recorder.notes[title].startswith("left out: the label file")
+    assert not (out / "power.json").exists()
+    frame.parent.mkdir()
+    shutil.copy(finished.out / "manifest.parquet", frame)
+    run_study(config, finished.data, out, recorder)
+    written = json.loads((out / "power.json").read_text(encoding="utf-8"))
+    assert written["sentence"] == recorder.notes[title]
+    assert written["frame"]["people"] == written["frame"]["recorded"]["cough"]

@@ -15,7 +15,7 @@ import typer
 
 from pulmofuse import __version__
 from pulmofuse.cli_data import DataRoot, audit, data_app
-from pulmofuse.cli_models import Overrides, pretrain
+from pulmofuse.cli_models import Overrides, power, pretrain
 from pulmofuse.console import Display, figure, print_comparison, print_crossval, print_table
 from pulmofuse.errors import PulmofuseError
 
@@ -36,6 +36,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command()(audit)
 app.command()(pretrain)
+app.command()(power)
 
 DropLeaks = Annotated[
     bool,

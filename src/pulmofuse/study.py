@@ -20,6 +20,7 @@ from pulmofuse.evaluation import comparison_table, evaluate, fusion_gain
 from pulmofuse.evaluation.matching import CONFOUNDERS
 from pulmofuse.files import (
     read_json,
+    sha256_file,
     write_csv,
     write_json,
     write_parquet,
@@ -38,6 +39,7 @@ from pulmofuse.inference import (
 from pulmofuse.pipeline import (
     AUDIT_FILES,
     FINDINGS_FILES,
+    POWER_FILE,
     Cohort,
     PatientScores,
     Reporter,
@@ -65,6 +67,7 @@ from pulmofuse.pipeline import (
     scan,
     seen_in_pretraining,
     split_cohort,
+    study_power,
     table_hash,
     train_unimodal,
     training_inputs,
@@ -134,6 +137,7 @@ def run_study(
             _train(run, cohort, modality)
         _fuse(run, cohort)
         _evaluate(run)
+        _power(run)
         _findings(run, cohort)
         _control(run, cohort)
         _illustrate(run, cohort)
@@ -320,6 +324,36 @@ def _evaluate(run: _Run) -> None:
     ]
     outputs = [out / "metrics.json", out / "comparison.csv"]
     run.steps.run("evaluate", "Evaluate on the test patients", inputs, outputs, work)
+
+
+def _power(run: _Run) -> None:
+    """How many true pairs the claimed gain would take; writes power.json where a frame is given."""
+    config, path = run.config, run.out / POWER_FILE
+    if config.evaluation.power_frame is None:
+        path.unlink(missing_ok=True)
+        return
+    frame = run.data_root / config.evaluation.power_frame
+    title = "Ask how many true pairs the gain would take"
+    if not frame.is_file():
+        path.unlink(missing_ok=True)
+        run.reporter.step(title)
+        run.reporter.finish(f"left out: the label file {frame} is not there")
+        return
+
+    def work() -> str:
+        statement = study_power(run.out, frame)
+        write_json(path, statement)
+        return str(statement["sentence"])
+
+    inputs = [
+        pulmofuse.__version__,
+        config.target.model_dump(mode="json"),
+        config.evaluation.model_dump(mode="json"),
+        config.seed,
+        sha256_file(frame),
+        cells_key(run.predictions),
+    ]
+    run.steps.run("power", title, inputs, [path], work)
 
 
 def _findings(run: _Run, cohort: Cohort) -> None:

@@ -48,13 +48,18 @@ class FusionConfig(Node):
 
 
 class EvaluationConfig(Node):
-    """Statistics of the report. `threshold`: how the operating point of two classes is set."""
+    """Statistics of the report.
+
+    `threshold`: how the operating point of two classes is set. `power_frame`: label file, relative
+    to the data root, of the people by whom the power statement counts.
+    """
 
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     threshold: Literal["argmax", "youden"] = "youden"
     explain_examples: Annotated[int, Field(ge=0, le=24)] = 6
     controls: bool = True
+    power_frame: Text | None = None
 
 
 class StudyConfig(Node):
@@ -74,6 +79,12 @@ class StudyConfig(Node):
     pretrain: PretrainConfig = PretrainConfig()
     fusion: FusionConfig = FusionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _power_of_two_classes(self) -> StudyConfig:
+        if self.evaluation.power_frame is not None and len(self.target.classes) != 2:
+            raise ValueError("evaluation.power_frame counts positives, and needs two classes")
+        return self
 
     def of(self, modality: Modality) -> CtConfig | CxrConfig | CoughConfig:
         """The part of the tree that belongs to one modality."""

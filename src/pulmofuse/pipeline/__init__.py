@@ -25,6 +25,7 @@ from pulmofuse.pipeline.fusing import fit_decision_fusion, fit_feature_fusion
 from pulmofuse.pipeline.keys import checkpoint_files, training_inputs
 from pulmofuse.pipeline.models import check_classes, train_unimodal
 from pulmofuse.pipeline.pictures import write_examples, write_explanations
+from pulmofuse.pipeline.power import POWER_FILE, read_frame, study_power
 from pulmofuse.pipeline.predictions import (
     PatientScores,
     decide,
@@ -58,6 +59,7 @@ __all__ = [
     "FINDINGS_FILES",
     "FINGERPRINTS",
     "MARK",
+    "POWER_FILE",
     "Cohort",
     "PatientScores",
     "Reporter",
@@ -81,6 +83,7 @@ __all__ = [
     "operating_points",
     "prepare_cohort",
     "pretraining_checks",
+    "read_frame",
     "record_predictions",
     "require_records",
     "rows_hash",
@@ -88,6 +91,7 @@ __all__ = [
     "scan",
     "seen_in_pretraining",
     "split_cohort",
+    "study_power",
     "table_hash",
     "train_unimodal",
     "training_inputs",
