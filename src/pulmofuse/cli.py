@@ -215,6 +215,8 @@ def evaluate(
         table = evaluate_external(study_dir, data, data_root, folder, display)
     print_comparison(table)
     typer.echo(str(folder / "comparison.csv"))
+    if (folder / "pairs.csv").is_file():
+        typer.echo(f"Patients with several modalities, one by one: {folder / 'pairs.csv'}")
 
 
 @app.command()

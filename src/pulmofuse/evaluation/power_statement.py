@@ -289,19 +289,20 @@ def _described(frame: Frame) -> dict[str, Any]:
     return {**asdict(frame), "usable": frame.usable, "prevalence": frame.prevalence}
 
 
-def _of(predictions: pd.DataFrame, row: Row, subset: str, method: str, split: Split) -> pd.Series:
-    """Rows of one subset and method, as a mask."""
-    return (
-        (predictions["subset"] == subset)
-        & (predictions["method"] == method)
-        & (predictions["split"] == split)
-        & (predictions["simulated"] == row["simulated"])
-    )
+def _of(
+    predictions: pd.DataFrame, row: Row, subset: str, method: str, split: Split
+) -> pd.DataFrame:
+    """Rows of one subset and method, of real or of simulated patients as `row` is."""
+    wanted = {"subset": subset, "method": method, "split": split.value}
+    kept = predictions["simulated"] == row["simulated"]
+    for column, value in wanted.items():
+        kept &= predictions[column] == value
+    return predictions[kept]
 
 
 def _validation_auc(predictions: pd.DataFrame, row: Row, positive: str) -> float:
     """AUC of a fusion on validation patients; -1 where it is undefined."""
-    val = predictions[_of(predictions, row, row["subset"], row["method"], Split.VAL)]
+    val = _of(predictions, row, row["subset"], row["method"], Split.VAL)
     auc = float(weighted_auc(val["y_true"] == positive, val[f"p_{positive}"]))
     return auc if math.isfinite(auc) else -1.0
 
@@ -309,8 +310,8 @@ def _validation_auc(predictions: pd.DataFrame, row: Row, positive: str) -> float
 def _paired_scores(predictions: pd.DataFrame, row: Row, positive: str) -> pd.DataFrame:
     """`positive`, `first` (the fusion) and `second` (the modality alone) of the test patients."""
     keys = ["patient_id", "y_true"]
-    first = predictions[_of(predictions, row, row["subset"], row["method"], Split.TEST)]
-    second = predictions[_of(predictions, row, row["against"], UNIMODAL, Split.TEST)]
+    first = _of(predictions, row, row["subset"], row["method"], Split.TEST)
+    second = _of(predictions, row, row["against"], UNIMODAL, Split.TEST)
     p = f"p_{positive}"
     both = first[[*keys, p]].merge(second[[*keys, p]], on=keys, suffixes=("_first", "_second"))
     return pd.DataFrame(

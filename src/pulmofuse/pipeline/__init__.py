@@ -52,6 +52,15 @@ from pulmofuse.pipeline.steps import (
     table_hash,
     versions,
 )
+from pulmofuse.pipeline.true_pairs import (
+    SEEN_COPY,
+    SEEN_FILE,
+    SEEN_PATIENT,
+    TRUE_PAIR_FILES,
+    of_true_pairs,
+    remove_true_pairs,
+    write_true_pairs,
+)
 from pulmofuse.pipeline.unlabelled import Unlabelled, unlabelled_images
 
 __all__ = [
@@ -60,6 +69,10 @@ __all__ = [
     "FINGERPRINTS",
     "MARK",
     "POWER_FILE",
+    "SEEN_COPY",
+    "SEEN_FILE",
+    "SEEN_PATIENT",
+    "TRUE_PAIR_FILES",
     "Cohort",
     "PatientScores",
     "Reporter",
@@ -80,11 +93,13 @@ __all__ = [
     "fusion_patients",
     "known_to_pretraining",
     "locked",
+    "of_true_pairs",
     "operating_points",
     "prepare_cohort",
     "pretraining_checks",
     "read_frame",
     "record_predictions",
+    "remove_true_pairs",
     "require_records",
     "rows_hash",
     "run_controls",
@@ -104,4 +119,5 @@ __all__ = [
     "write_explanations",
     "write_findings",
     "write_fingerprints",
+    "write_true_pairs",
 ]
