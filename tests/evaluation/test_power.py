@@ -176,7 +176,7 @@ def test_the_statement_is_of_the_fusion_that_validation_chose() -> None:
     # The lower end of the gain is harder to show than the gain, the upper end easier.
     assert (own["pairs_at_low"] > own["pairs"]).all()
     assert (own["pairs_at_high"] < own["pairs"]).all()
-    assert f"takes {own['pairs'].iloc[0]:,} patients who each have ct, cxr" in found["sentence"]
+    assert f"takes {own['pairs'].iloc[0]:,} patients who each have ct and cxr" in found["sentence"]
     share = own["pairs"].iloc[0] / 2500
     assert f"{share:.1%} of the 2,500 people of Somewhere" in found["sentence"]
     least = found["smallest_gain"][0]["gain"]

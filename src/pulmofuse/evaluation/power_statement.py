@@ -202,7 +202,7 @@ class _Planned:
         """The answer in one plain sentence."""
         pairs = self.pairs(POWER, 1)
         assert pairs is not None  # noqa: S101  # the claim is positive
-        modalities = str(self.claim["subset"]).replace(SUBSET_JOIN, ", ")
+        modalities = str(self.claim["subset"]).replace(SUBSET_JOIN, " and ")
         text = (
             f"The study claims a gain: {_claim(self.claim)}; to show it with {POWER:.0%} power at"
             f" alpha {ALPHA:.2g} takes {pairs:,} patients who each have {modalities}"
@@ -239,8 +239,8 @@ class _Planned:
                 "The patients are simulated, so how alike the modalities err in one person is"
                 " unknown: if the two AUCs correlate at"
                 f" {CORRELATIONS[0]:.1f} to {CORRELATIONS[-1]:.1f} it takes {max(known):,} to"
-                f" {min(known):,} patients for the same gain, and dependence makes the gain itself"
-                " smaller than independent simulation shows."
+                f" {min(known):,} patients for the same gain, and dependence changes the gain"
+                " itself too, mostly for the smaller."
             )
         if self.frame is not None:
             found.append(_frame_caveat(self.frame))
@@ -294,10 +294,10 @@ def _of(
 ) -> pd.DataFrame:
     """Rows of one subset and method, of real or of simulated patients as `row` is."""
     wanted = {"subset": subset, "method": method, "split": split.value}
-    kept = predictions["simulated"] == row["simulated"]
+    rows = predictions[predictions["simulated"] == row["simulated"]]
     for column, value in wanted.items():
-        kept &= predictions[column] == value
-    return predictions[kept]
+        rows = rows[rows[column] == value]
+    return rows
 
 
 def _validation_auc(predictions: pd.DataFrame, row: Row, positive: str) -> float:
