@@ -294,10 +294,11 @@ def _of(
 ) -> pd.DataFrame:
     """Rows of one subset and method, of real or of simulated patients as `row` is."""
     wanted = {"subset": subset, "method": method, "split": split.value}
-    rows = predictions[predictions["simulated"] == row["simulated"]]
+    kept = predictions["simulated"].to_numpy() == bool(row["simulated"])
     for column, value in wanted.items():
-        rows = rows[rows[column] == value]
-    return rows
+        kept = kept & (predictions[column] == value).to_numpy()
+    found: pd.DataFrame = predictions[kept]
+    return found
 
 
 def _validation_auc(predictions: pd.DataFrame, row: Row, positive: str) -> float:
