@@ -9,7 +9,8 @@ from pulmofuse.inference.bundle import (
     load_bundle,
     save_bundle,
 )
-from pulmofuse.inference.explain import grad_cam
+from pulmofuse.inference.explain import activation_map, grad_cam
+from pulmofuse.inference.explanation import Explanation, explain, explain_instances
 from pulmofuse.inference.predictor import DEFAULT_METHOD, FEATURE_METHOD, Prediction, Predictor
 from pulmofuse.inference.scoring import (
     Scores,
@@ -23,12 +24,16 @@ __all__ = [
     "FEATURE_METHOD",
     "Bundle",
     "DecisionFusion",
+    "Explanation",
     "FeatureFusion",
     "Prediction",
     "Predictor",
     "Scores",
     "Unimodal",
+    "activation_map",
     "build_model",
+    "explain",
+    "explain_instances",
     "findings_probabilities",
     "grad_cam",
     "instance_rows",
