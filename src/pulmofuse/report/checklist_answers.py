@@ -190,8 +190,8 @@ def flow(study: StudyFiles) -> str:
     """Patients by part."""
     if study.manifest is None:
         return OPEN
-    counts = study.manifest.groupby(["modality", "split"])["patient_id"].nunique()
-    parts = [f"{m} {s} {n:,}" for (m, s), n in counts.items()]
+    groups = study.manifest.groupby(["modality", "split"])
+    parts = [f"{m} {s} {rows['patient_id'].nunique():,}" for (m, s), rows in groups]
     return f"Patients: {', '.join(parts)}; files left out are in excluded.csv."
 
 

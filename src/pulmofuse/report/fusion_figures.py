@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 
 from pulmofuse.report.figures import INK, MUTED, readable_on, styled
 from pulmofuse.report.names import COLOURS, LINE_STYLES, number
+from pulmofuse.schema import iterate
 
 _GRID_TINT = LinearSegmentedColormap.from_list("grid", ["#ffffff", "#0b4f6c"])
 _CELL = (1.02, 0.5)  # inches
@@ -50,7 +52,12 @@ def grid_figure(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Gri
         place = (cell.column, cell.row)
         known = cell.low is not None and cell.high is not None
         lift = (0, 5 if known else 0)
-        style = {"ha": "center", "va": "center", "color": ink, "textcoords": "offset points"}
+        style: dict[str, Any] = {
+            "ha": "center",
+            "va": "center",
+            "color": ink,
+            "textcoords": "offset points",
+        }
         ax.annotate(number(cell.value, 3), place, xytext=lift, fontsize=10, weight="bold", **style)
         if known:
             text = f"{number(cell.low)}–{number(cell.high)}"
@@ -86,7 +93,12 @@ def dependence_figure(
     for rule, part in curve.sort_values("rho").groupby("weight_rule", sort=False):
         line, marker, label = looks.get(str(rule), ("-", "o", str(rule)))
         colour = COLOURS["fusion"] if rule == "one" else COLOURS["ct"]
-        style = {"color": colour, "linestyle": line, "marker": marker, "markersize": 4}
+        style: dict[str, Any] = {
+            "color": colour,
+            "linestyle": line,
+            "marker": marker,
+            "markersize": 4,
+        }
         ax.plot(part["rho"], part["value"], label=label, **style)
         if part[["low", "high"]].notna().all(axis=None):
             ax.fill_between(part["rho"], part["low"], part["high"], color=colour, alpha=0.12, lw=0)
@@ -108,10 +120,10 @@ def shares_figure(shares: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(4.2, 0.9 + 0.42 * len(shares)), layout="constrained")
     ax = figure.add_subplot()
-    for place, row in enumerate(shares.itertuples(index=False)):
-        ax.barh(place, row.value, color=COLOURS[str(row.key)], height=0.6)
-        if np.isfinite([row.low, row.high]).all():
-            ax.plot([row.low, row.high], [place, place], color=INK, linewidth=1.4)
+    for place, row in enumerate(iterate(shares)):
+        ax.barh(place, row["value"], color=COLOURS[str(row["key"])], height=0.6)
+        if np.isfinite([row["low"], row["high"]]).all():
+            ax.plot([row["low"], row["high"]], [place, place], color=INK, linewidth=1.4)
     ax.axvline(0, color=MUTED, linewidth=1)
     ax.set_yticks(range(len(shares)), list(shares["title"]), color=INK)
     ax.set(ylim=(len(shares) - 0.5, -0.5), xlabel="AUC above chance, shared out")
@@ -142,7 +154,7 @@ def decision_figure(curves: pd.DataFrame, highest: float) -> Figure:
         label="everybody",
     )
     for (key, title), part in shown.sort_values("threshold").groupby(["key", "title"], sort=False):
-        style = {"color": COLOURS[str(key)], "linestyle": LINE_STYLES[str(key)]}
+        style: dict[str, Any] = {"color": COLOURS[str(key)], "linestyle": LINE_STYLES[str(key)]}
         ax.plot(part["threshold"], part["net_benefit"], label=str(title), **style)
     top = float(shown["net_benefit"].max())
     ax.set(
