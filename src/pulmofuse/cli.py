@@ -15,7 +15,7 @@ import typer
 
 from pulmofuse import __version__
 from pulmofuse.cli_data import DataRoot, audit, data_app
-from pulmofuse.cli_models import Overrides, power, pretrain
+from pulmofuse.cli_models import Overrides, export, power, pretrain
 from pulmofuse.console import Display, figure, print_comparison, print_crossval, print_table
 from pulmofuse.errors import PulmofuseError
 
@@ -37,6 +37,7 @@ app.add_typer(data_app, name="data")
 app.command()(audit)
 app.command()(pretrain)
 app.command()(power)
+app.command()(export)
 
 DropLeaks = Annotated[
     bool,
@@ -231,7 +232,9 @@ def predict(
     """Predict from one file of each modality at hand."""
     from pulmofuse.inference import Predictor
 
-    result = Predictor.load(bundle).predict(ct=ct, cxr=cxr, cough=cough, method=method)
+    # One file is read sooner by torch than a network is made ready for anything else.
+    predictor = Predictor.load(bundle, runtime="torch")
+    result = predictor.predict(ct=ct, cxr=cxr, cough=cough, method=method)
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=2))
         return

@@ -53,6 +53,10 @@ class BundleError(PulmofuseError):
     """A model bundle is incomplete, damaged or of another version."""
 
 
+class RuntimeUnavailable(PulmofuseError):
+    """A runtime is unknown, not installed, or cannot take a model."""
+
+
 class LeakageFound(PulmofuseError):
     """The test set is known to the training set, or copies of one file carry two classes."""
 

@@ -11,7 +11,9 @@ from pulmofuse.inference.bundle import (
 )
 from pulmofuse.inference.explain import activation_map, grad_cam
 from pulmofuse.inference.explanation import Explanation, explain, explain_instances
+from pulmofuse.inference.exporting import export_bundle
 from pulmofuse.inference.predictor import DEFAULT_METHOD, FEATURE_METHOD, Prediction, Predictor
+from pulmofuse.inference.runtime import RUNTIMES, Runtime, run_by
 from pulmofuse.inference.scoring import (
     Scores,
     findings_probabilities,
@@ -22,22 +24,26 @@ from pulmofuse.inference.scoring import (
 __all__ = [
     "DEFAULT_METHOD",
     "FEATURE_METHOD",
+    "RUNTIMES",
     "Bundle",
     "DecisionFusion",
     "Explanation",
     "FeatureFusion",
     "Prediction",
     "Predictor",
+    "Runtime",
     "Scores",
     "Unimodal",
     "activation_map",
     "build_model",
     "explain",
     "explain_instances",
+    "export_bundle",
     "findings_probabilities",
     "grad_cam",
     "instance_rows",
     "load_bundle",
+    "run_by",
     "save_bundle",
     "score_records",
 ]
