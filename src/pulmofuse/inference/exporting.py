@@ -106,7 +106,10 @@ def _export_one(bundle: Bundle, modality: Modality, folder: Path, kind: Format) 
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
         written = _write(network, drawn_inputs(part), Path(temporary), modality, kind)
         measured = _measure(written[0], kind, reference, part)
-        worst = max(values["probabilities"] for values in measured.values())
+        worst = max(
+            max(values["probabilities"], values.get("findings", 0.0))
+            for values in measured.values()
+        )
         if not worst <= TOLERANCE:
             raise RuntimeUnavailable(
                 f"the {modality.value} model as {kind}",

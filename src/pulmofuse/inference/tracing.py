@@ -145,4 +145,6 @@ _REPLACED: dict[Any, Callable[..., Any]] = {
     functional.adaptive_avg_pool2d: _adaptive_mean,
     functional.affine_grid: _constant_grid,
     torch.Tensor.unfold: _unfold,
+    # OpenVINO 2026.4 gets a linear layer wrong whose output becomes float64.
+    torch.Tensor.double: torch.Tensor.float,
 }
