@@ -236,9 +236,7 @@ def _patient_predictions(
     }
     patient_scores = PatientScores(patients, complete, bundle.classes)
     tables = decision_predictions(patient_scores, bundle.decision, config.fusion.rules)
-    if bundle.feature is not None:
-        tables += feature_predictions(patient_scores, bundle.feature)
-    return tables
+    return tables + feature_predictions(patient_scores, bundle.feature)
 
 
 def _no_scores(feature_dim: int, classes: tuple[str, ...]) -> Scores:

@@ -9,6 +9,7 @@ study that was killed goes on where it was.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -50,10 +51,12 @@ from pulmofuse.pipeline import (
     decide,
     decision_predictions,
     describe_cohort,
+    describe_rows,
     feature_predictions,
     fit_decision_fusion,
     fit_feature_fusion,
     fusion_patients,
+    fusion_source,
     locked,
     operating_points,
     prepare_cohort,
@@ -68,6 +71,7 @@ from pulmofuse.pipeline import (
     table_hash,
     train_unimodal,
     training_inputs,
+    training_patients,
     versions,
     weights_key,
     without_leaks,
@@ -76,11 +80,12 @@ from pulmofuse.pipeline import (
     write_explanations,
     write_findings,
     write_fingerprints,
+    write_views,
 )
 from pulmofuse.report import write_report
 from pulmofuse.schema import MANIFEST_COLUMNS, Modality, Split, write_manifest
 from pulmofuse.sources.synthetic import read_truth
-from pulmofuse.training import BEST
+from pulmofuse.training import BEST, FeatureSource
 
 
 @dataclass(eq=False)
@@ -97,7 +102,7 @@ class _Run:
     parts: dict[Modality, Unimodal] = field(default_factory=dict)
     scores: dict[Modality, Scores] = field(default_factory=dict)
     decision: DecisionFusion | None = None
-    feature: FeatureFusion | None = None
+    feature: dict[str, FeatureFusion] = field(default_factory=dict)
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
     thresholds: dict[str, float] = field(default_factory=dict)
 
@@ -262,41 +267,71 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
     patients = PatientScores(table, run.scores, classes)
     run.decision = fit_decision_fusion(patients, config, cohort)
     tables += decision_predictions(patients, run.decision, config.fusion.rules)
-    settings = config.fusion.feature
-    if settings is not None and len(run.parts) > 1:
-        folder = run.out / "checkpoints" / "fusion"
-        trained: list[FeatureFusion] = []
-
-        def train() -> str:
-            fusion, note = fit_feature_fusion(
-                patients, run.parts, cohort, config, settings, folder, run.reporter.update
-            )
-            trained.append(fusion)
-            return note
-
-        run.steps.run(
-            "train-fusion",
-            "Train the feature-level fusion",
-            [
-                pulmofuse.__version__,
-                run.keys,
-                config.fusion.patients,
-                settings.model_dump(mode="json"),
-                rows_hash(cohort.records, [*columns, "sha256"]),
-            ],
-            [],
-            train,
-            workspace=folder,
-        )
-        if not trained:
-            train()
-        run.feature = trained[0]
-        tables += feature_predictions(patients, run.feature)
+    _fuse_features(run, cohort, patients, columns)
+    tables += feature_predictions(patients, run.feature)
     joined = pd.concat(tables, ignore_index=True)
     positive = config.target.positive
     run.thresholds = operating_points(joined, classes, positive, config.evaluation.threshold)
     run.predictions = decide(joined, classes, positive, run.thresholds)
     write_parquet(run.out / "predictions.parquet", run.predictions)
+
+
+def _fuse_features(run: _Run, cohort: Cohort, patients: PatientScores, columns: list[str]) -> None:
+    """Train every feature-level fusion; writes fusion_rows.csv, what they are trained on."""
+    config, settings, out = run.config, run.config.fusion.feature, run.out
+    if settings is None or len(run.parts) < 2:
+        (out / "fusion_rows.csv").unlink(missing_ok=True)
+        return
+    folder = out / "checkpoints" / "fusion"
+    rows = training_patients(patients.patients, cohort.records[columns])
+    write_csv(out / "fusion_rows.csv", describe_rows(rows, patients.modalities, config))
+    seen = [pulmofuse.__version__, rows_hash(cohort.records, [*columns, "sha256"]), run.keys]
+    for modality, part in run.parts.items():
+        path = folder / "views" / f"{modality.value}.safetensors"
+        run.steps.run(
+            f"views-{modality.value}",
+            f"Augmented views of the {modality.value} records",
+            [*seen[:2], run.keys[modality], settings.views],
+            [path],
+            lambda path=path, part=part: write_views(  # type: ignore[misc]
+                path, part, cohort, settings.views, config.seed, run.reporter.update
+            ),
+        )
+
+    @cache
+    def source() -> FeatureSource:
+        return fusion_source(rows, run.scores, folder / "views", cohort, config)
+
+    for method in settings.methods:
+
+        def train(method: str = method) -> str:
+            run.feature[method], note = fit_feature_fusion(
+                method,
+                patients,
+                source,
+                run.parts,
+                config,
+                settings,
+                folder / method,
+                run.reporter.update,
+            )
+            return note
+
+        run.steps.run(
+            f"train-fusion-{method}",
+            f"Train the fusion by {method.replace('_', ' ')}",
+            [
+                *seen,
+                method,
+                config.fusion.patients,
+                settings.model_dump(mode="json", exclude={"methods"}),
+            ],
+            [],
+            train,
+            workspace=folder / method,
+        )
+        if method not in run.feature:
+            train()  # done before: the finished checkpoint is only loaded
 
 
 def _evaluate(run: _Run) -> None:

@@ -10,7 +10,7 @@ from pulmofuse.inference.bundle import (
     save_bundle,
 )
 from pulmofuse.inference.explain import grad_cam
-from pulmofuse.inference.predictor import DEFAULT_METHOD, FEATURE_METHOD, Prediction, Predictor
+from pulmofuse.inference.predictor import DEFAULT_METHOD, Prediction, Predictor
 from pulmofuse.inference.scoring import (
     Scores,
     findings_probabilities,
@@ -20,7 +20,6 @@ from pulmofuse.inference.scoring import (
 
 __all__ = [
     "DEFAULT_METHOD",
-    "FEATURE_METHOD",
     "Bundle",
     "DecisionFusion",
     "FeatureFusion",

@@ -2,7 +2,7 @@
 
     bundle.json                      classes, priors, calibration, thresholds, configurations, facts
     ct.safetensors, cxr.…, cough.…   weights of each modality's model
-    fusion.safetensors               weights of the feature-level fusion, if the study trained one
+    fusion-<method>.safetensors      weights of each feature-level fusion that the study trained
 
 Loading is strict: a file that is missing, damaged or does not fit its architecture is an error.
 """
@@ -30,16 +30,17 @@ from pulmofuse.fusion import fuse
 from pulmofuse.models import (
     Classifier,
     Ensemble,
-    GatedAttentionFusion,
+    FusionHead,
     build_audio_model,
     build_ct_model,
     build_cxr_model,
+    build_fusion,
 )
 from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
 from pulmofuse.schema import Modality
 from pulmofuse.training import check_stages
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _REMEDY = "make the bundle again with `pulmofuse study`"
 
@@ -97,9 +98,9 @@ class DecisionFusion:
 
 @dataclass(frozen=True, eq=False)
 class FeatureFusion:
-    """The trained feature-level fusion and its calibration for each subset of modalities."""
+    """A trained feature-level fusion and its calibration for each subset of modalities."""
 
-    model: GatedAttentionFusion
+    model: FusionHead
     hidden: int
     dropout: float
     modality_dropout: float
@@ -116,7 +117,7 @@ class Bundle:
         positive: the class that thresholds are for; without effect with three or more classes.
         unimodal: the models, in the order ct, cxr, cough.
         decision: the decision-level rules.
-        feature: the feature-level fusion, if trained.
+        feature: method -> the feature-level fusion; empty where none was trained.
         thresholds: "subset|method" -> operating point on p of the positive class.
         facts: fingerprints, versions and the audit's warnings, as JSON values.
     """
@@ -127,7 +128,7 @@ class Bundle:
     positive: str | None
     unimodal: dict[Modality, Unimodal]
     decision: DecisionFusion
-    feature: FeatureFusion | None
+    feature: dict[str, FeatureFusion]
     thresholds: dict[str, float]
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -167,8 +168,8 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
         stale.unlink()
     for modality, part in bundle.unimodal.items():
         _save_weights(folder / f"{modality.value}.safetensors", part.model)
-    if bundle.feature is not None:
-        _save_weights(folder / "fusion.safetensors", bundle.feature.model)
+    for method, fusion in bundle.feature.items():
+        _save_weights(_fusion_path(folder, method), fusion.model)
     write_json(folder / "bundle.json", _to_json(bundle))
 
 
@@ -208,7 +209,7 @@ def load_bundle(folder: Path) -> Bundle:
 
 
 def _to_json(bundle: Bundle) -> dict[str, Any]:
-    decision, feature = bundle.decision, bundle.feature
+    decision = bundle.decision
     return {
         "format_version": FORMAT_VERSION,
         "preprocessing_version": PREPROCESSING_VERSION,
@@ -232,13 +233,14 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
             "auc_weights": decision.auc_weights.tolist(),
             "dependence_weight": decision.dependence_weight,
         },
-        "feature": None
-        if feature is None
-        else {
-            "hidden": feature.hidden,
-            "dropout": feature.dropout,
-            "modality_dropout": feature.modality_dropout,
-            "calibration": {k: c.to_dict() for k, c in feature.calibration.items()},
+        "feature": {
+            method: {
+                "hidden": feature.hidden,
+                "dropout": feature.dropout,
+                "modality_dropout": feature.modality_dropout,
+                "calibration": {k: c.to_dict() for k, c in feature.calibration.items()},
+            }
+            for method, feature in bundle.feature.items()
         },
         "thresholds": bundle.thresholds,
         "facts": bundle.facts,
@@ -283,7 +285,10 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
             auc_weights=np.array(decision["auc_weights"], dtype=float),
             dependence_weight=float(decision["dependence_weight"]),
         ),
-        feature=_load_feature(folder, content["feature"], unimodal, len(classes)),
+        feature={
+            method: _load_feature(folder, method, fusion, unimodal, len(classes))
+            for method, fusion in content["feature"].items()
+        },
         thresholds={key: float(value) for key, value in content["thresholds"].items()},
         facts=dict(content["facts"]),
     )
@@ -291,21 +296,24 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
 
 def _load_feature(
     folder: Path,
-    content: Mapping[str, Any] | None,
+    method: str,
+    content: Mapping[str, Any],
     unimodal: Mapping[Modality, Unimodal],
     n_classes: int,
-) -> FeatureFusion | None:
-    if content is None:
-        return None
+) -> FeatureFusion:
     dims = {m.value: part.model.feature_dim for m, part in unimodal.items()}
-    model = GatedAttentionFusion(
-        dims, n_classes, content["hidden"], content["dropout"], content["modality_dropout"]
+    model = build_fusion(
+        method, dims, n_classes, content["hidden"], content["dropout"], content["modality_dropout"]
     )
-    _load_weights(folder / "fusion.safetensors", model)
+    _load_weights(_fusion_path(folder, method), model)
     calibration = {k: Calibration.from_dict(c) for k, c in content["calibration"].items()}
     return FeatureFusion(
         model, content["hidden"], content["dropout"], content["modality_dropout"], calibration
     )
+
+
+def _fusion_path(folder: Path, method: str) -> Path:
+    return folder / f"fusion-{method}.safetensors"
 
 
 def _save_weights(path: Path, model: nn.Module) -> None:

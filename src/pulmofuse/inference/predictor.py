@@ -24,8 +24,6 @@ from pulmofuse.training import Inferred, infer_records
 #: The decision rule that needs no pairs and gives a calibrated posterior for any subset.
 DEFAULT_METHOD = "log_odds"
 
-FEATURE_METHOD = "gated_attention"
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -91,7 +89,7 @@ class Predictor:
             ct: a CT slice or volume (PNG, JPEG, DICOM, NIfTI).
             cxr: a frontal chest X-ray (PNG, JPEG, DICOM).
             cough: a cough recording (WAV, FLAC, OGG, MP3).
-            method: "log_odds", "mean", "weighted_mean" or "gated_attention".
+            method: "log_odds", "mean", "weighted_mean", or a feature-level fusion of the bundle.
 
         Raises:
             UnreadableFile: a file cannot be read.
@@ -105,8 +103,9 @@ class Predictor:
         subset = subset_name(given)
         if len(given) == 1:
             method, fused = "unimodal", self._rebased(p)[next(iter(p))]
-        elif method == FEATURE_METHOD:
-            fused = self._fuse_features({m: s.features[0] for m, s in seen.items()}, subset)
+        elif method in self.bundle.feature:
+            features = {m: s.features[0] for m, s in seen.items()}
+            fused = self._fuse_features(features, subset, method)
         else:
             fused = self._fuse_decisions(p, method)
         attention = {
@@ -126,9 +125,7 @@ class Predictor:
                     f"this bundle has no {modality.value} model",
                     f"it reads {', '.join(known)}",
                 )
-        methods = ["log_odds", "mean", "weighted_mean"]
-        if self.bundle.feature is not None:
-            methods.append(FEATURE_METHOD)
+        methods = ["log_odds", "mean", "weighted_mean", *self.bundle.feature]
         if method not in methods:
             raise BundleError(
                 f"method {method!r}", "is not in this bundle", f"it knows {', '.join(methods)}"
@@ -160,9 +157,10 @@ class Predictor:
         present = np.array([[m in p for m in decision.modalities]])
         return np.asarray(decision.apply(method, self._stacked(p), present)[0])
 
-    def _fuse_features(self, features: dict[Modality, np.ndarray], subset: str) -> np.ndarray:
-        feature = self.bundle.feature
-        assert feature is not None  # noqa: S101  # `_check` refused the method otherwise
+    def _fuse_features(
+        self, features: dict[Modality, np.ndarray], subset: str, method: str
+    ) -> np.ndarray:
+        feature = self.bundle.feature[method]
         inputs = {
             m.value: torch.as_tensor(
                 features.get(m, np.zeros(part.model.feature_dim)), dtype=torch.float32

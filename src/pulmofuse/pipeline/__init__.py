@@ -11,6 +11,13 @@ from pulmofuse.pipeline.cohort import (
     without_leaks,
 )
 from pulmofuse.pipeline.controls import run_controls
+from pulmofuse.pipeline.feature_fusing import (
+    describe_rows,
+    fit_feature_fusion,
+    fusion_source,
+    training_patients,
+    write_views,
+)
 from pulmofuse.pipeline.findings import (
     FINDINGS_FILES,
     check_findings,
@@ -21,7 +28,7 @@ from pulmofuse.pipeline.fingerprints import (
     copies_of_study,
     write_fingerprints,
 )
-from pulmofuse.pipeline.fusing import fit_decision_fusion, fit_feature_fusion
+from pulmofuse.pipeline.fusing import fit_decision_fusion
 from pulmofuse.pipeline.keys import checkpoint_files, training_inputs
 from pulmofuse.pipeline.models import check_classes, train_unimodal
 from pulmofuse.pipeline.pictures import write_examples, write_explanations
@@ -72,10 +79,12 @@ __all__ = [
     "decide",
     "decision_predictions",
     "describe_cohort",
+    "describe_rows",
     "feature_predictions",
     "fit_decision_fusion",
     "fit_feature_fusion",
     "fusion_patients",
+    "fusion_source",
     "known_to_pretraining",
     "locked",
     "operating_points",
@@ -91,6 +100,7 @@ __all__ = [
     "table_hash",
     "train_unimodal",
     "training_inputs",
+    "training_patients",
     "unlabelled_images",
     "versions",
     "weights_key",
@@ -100,4 +110,5 @@ __all__ = [
     "write_explanations",
     "write_findings",
     "write_fingerprints",
+    "write_views",
 ]

@@ -30,8 +30,14 @@ METHOD_TITLES: dict[str, str] = {
     "mean": "mean",
     "weighted_mean": "weighted mean",
     "log_odds": "log-odds",
+    "concatenation": "concatenation",
     "gated_attention": "gated attention",
+    "cross_attention": "cross-modal attention",
+    "bilinear": "low-rank bilinear",
 }
+
+#: Begins the name of the training curve of a feature-level fusion; its method follows.
+FUSION_CURVE = "fusion_"
 
 #: The rule of the headline, named before any result: log-odds needs no pairs and no tuning.
 #: The others stand in only where it was not run. Choosing the best on the test set would flatter.
