@@ -122,7 +122,9 @@ def describe_rows(
         subset=subset, drawn=_draws(has, y, config) / len(rows)
     )
     keys = ["subset", "simulated", "y_true"]
-    return table.groupby(keys, as_index=False)["drawn"].agg(patients="size", drawn="sum")
+    grouped = table.groupby(keys)["drawn"]
+    counted = pd.DataFrame({"patients": grouped.size(), "drawn": grouped.sum()})
+    return counted.reset_index()
 
 
 def fusion_source(

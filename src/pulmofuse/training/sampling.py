@@ -89,7 +89,7 @@ def draw_weighted(weights: np.ndarray, n: int, rng: np.random.Generator) -> np.n
         (n,) row numbers.
     """
     order = rng.permutation(len(weights))
-    ends = np.cumsum(weights[order] * (n / weights.sum()))
+    ends = np.cumsum(weights[order] / weights.sum()) * n
     ends[-1] = n  # no rounding error may leave the last point without a row
     drawn = order[np.searchsorted(ends, rng.random() + np.arange(n), side="right")]
     return rng.permutation(drawn)
