@@ -46,7 +46,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from pulmofuse.config import FusionTraining
-from pulmofuse.models import FUSION_CONTROLS, FUSIONS, build_fusion
+from pulmofuse.models import FUSION_CONTROLS, FUSIONS, FusionHead, build_fusion
 from pulmofuse.training import FeatureSource, class_weights, fair_weights
 from pulmofuse.training.data import EpochBatches
 from pulmofuse.training.module import one_cycle, step_seed
@@ -213,9 +213,11 @@ def train_and_score(
     config = settings.training
     torch.manual_seed(seed)
     model = network(method, {m: f.shape[1] for m, f in train.features.items()}, settings)
+    source = train.source(fair=True)
+    if isinstance(model, FusionHead):
+        model.learn_scale(source.features, source.present)
     average = copy.deepcopy(model).eval()
     pairs = list(average.parameters()), list(model.parameters())
-    source = train.source(fair=True)
     weight = class_weights(train.y, 2, source.weights)
     optimizer = torch.optim.AdamW(learning_groups(model, config), fused=True)
     rates = [group["lr"] for group in optimizer.param_groups]

@@ -136,6 +136,32 @@ def test_modality_dropout_acts_in_training_only(method: str) -> None:
     torch.testing.assert_close(model(features, present), plain)
 
 
+@pytest.mark.parametrize("method", list(FUSIONS))
+@torch.no_grad()
+def test_units_of_the_features_do_not_matter_once_their_scale_is_learnt(method: str) -> None:
+    model = build_fusion(method, DIMS, 4, 6, 0.0, 0.0).eval()
+    features = random_features(8)
+    lost = {
+        n: f.masked_fill(~SUBSETS[:, [i]], torch.nan) for i, (n, f) in enumerate(features.items())
+    }
+    model.learn_scale(lost, SUBSETS)
+    answer = model(lost, SUBSETS)
+    assert torch.isfinite(answer).all()
+    other = {name: 30 * value + 7 for name, value in lost.items()}
+    assert not torch.allclose(model(other, SUBSETS), answer, atol=1e-2)
+    model.learn_scale(other, SUBSETS)
+    torch.testing.assert_close(model(other, SUBSETS), answer, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", list(FUSIONS))
+def test_a_modality_that_nobody_or_one_patient_has_leaves_the_scale_alone(method: str) -> None:
+    model = build_fusion(method, DIMS, 4, 6, 0.0, 0.0)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    model.learn_scale(random_features(8), SUBSETS & torch.zeros(3, dtype=torch.bool))
+    model.learn_scale(random_features(1), torch.ones(1, 3, dtype=torch.bool))
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
 @pytest.mark.parametrize("hidden", [1, 2, 9])
 @pytest.mark.parametrize("method", list(FUSIONS))
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.metrics import roc_auc_score
 
 from pulmofuse.config import FusionTraining, TrainingConfig
 from pulmofuse.models import FUSIONS, build_fusion
@@ -110,6 +111,42 @@ def test_a_fit_is_a_function_of_its_seed_and_survives_a_stop(method: str, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         train("stopped", stop_at=12)
     assert torch.equal(whole, train("stopped"))
+
+
+@pytest.mark.parametrize("method", list(FUSIONS))
+def test_a_fusion_of_true_pairs_beats_the_best_that_one_modality_can_say(
+    method: str, tmp_path: Path
+) -> None:
+    # Normal features with means 1.5 standard deviations apart along one direction: alone, the true
+    # likelihood ratio of a modality has AUC .86; of all three together it has .97.
+    rng = np.random.default_rng(2)
+    y = rng.integers(0, 2, 2400)
+    features = {m: rng.normal(size=(2400, 8)) for m in ("ct", "cxr", "cough")}
+    for values in features.values():
+        values[:, 0] += 1.5 * y
+    has = np.ones((2400, 3), dtype=bool)
+    parts = [slice(0, 300), slice(300, 400), slice(400, None)]
+    train, val, test = (
+        FeatureSource({m: f[rows] for m, f in features.items()}, has[rows], y[rows])
+        for rows in parts
+    )
+    torch.manual_seed(0)
+    model = build_fusion(method, dict.fromkeys(features, 8), 2, 32, 0.3, 0.3)
+    model.learn_scale(train.features, train.present)
+    training = FusionTraining().training.model_copy(update={"batch_size": 32})
+    _fit(model, train, val, training, 1, tmp_path, None)
+    (inputs, present), known = test[range(len(test))]
+    with torch.inference_mode():
+        logits = model(inputs, present).numpy()
+    truth, fused = known.y.numpy(), logits[:, 1] - logits[:, 0]
+    alone = [f[400:, 0] for f in features.values()]
+    best = max(alone, key=lambda score: float(roc_auc_score(truth, score)))
+    gains = []
+    for _ in range(100):
+        rows = rng.integers(0, len(truth), len(truth))
+        aucs = [roc_auc_score(truth[rows], score[rows]) for score in (fused, best)]
+        gains.append(aucs[0] - aucs[1])
+    assert np.quantile(gains, 0.025) > 0
 
 
 def _fit(

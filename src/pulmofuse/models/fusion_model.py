@@ -43,11 +43,11 @@ def build_fusion(
         feature_dims: modality -> length of its features; its order is that of `present`.
         n_classes: number of outputs.
         hidden: length of the common projection.
-        dropout: rate on the fused features.
+        dropout: rate on the projections and on the fused features.
         modality_dropout: as in `FusionHead`.
 
     Raises:
         KeyError: no such method.
     """
     joint = FUSIONS[method](len(feature_dims), n_classes, hidden, dropout)
-    return FusionHead(feature_dims, hidden, modality_dropout, joint)
+    return FusionHead(feature_dims, hidden, dropout, modality_dropout, joint)

@@ -202,6 +202,7 @@ def fit_feature_fusion(
         history = load_best(model, folder)
     else:
         plain, train = patients.features(), source()
+        model.learn_scale(train.features, train.present)
         history = fit(
             model,
             train,

@@ -43,8 +43,8 @@ class FeatureSource(Dataset[Batch]):
     ) -> None:
         self.weights = np.ones(len(y)) if weights is None else weights
         self.epoch_rows = min(len(y), _EPOCH_ROWS)
-        self._features = {m: torch.as_tensor(f, dtype=torch.float32) for m, f in features.items()}
-        self._present = torch.as_tensor(present, dtype=torch.bool)
+        self.features = {m: torch.as_tensor(f, dtype=torch.float32) for m, f in features.items()}
+        self.present = torch.as_tensor(present, dtype=torch.bool)
         self.targets = Targets(torch.as_tensor(y, dtype=torch.long))
 
     def __len__(self) -> int:
@@ -54,8 +54,8 @@ class FeatureSource(Dataset[Batch]):
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         """Inputs (features, present) and classes of these patients."""
         chosen = torch.as_tensor(rows)
-        features = {m: f[chosen] for m, f in self._features.items()}
-        return (features, self._present[chosen]), self.targets.take(chosen)
+        features = {m: f[chosen] for m, f in self.features.items()}
+        return (features, self.present[chosen]), self.targets.take(chosen)
 
 
 def fair_weights(present: np.ndarray, y: np.ndarray, *, balance: bool) -> np.ndarray:
