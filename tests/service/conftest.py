@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from pulmofuse.inference import Predictor
 from pulmofuse.service import ServiceSettings, Trail, create_app, open_database
-from tests.service import material
+from tests.service import material, postgres
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +78,13 @@ def serve(predictor: Predictor, tmp_path: Path) -> Iterator[Serve]:
 @pytest.fixture
 def served(serve: Serve) -> Served:
     return serve()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A real PostgreSQL, or skip."""
+    found = postgres.binaries()
+    if found is None:
+        pytest.skip("no initdb and postgres on PATH or in /usr/lib/postgresql/*/bin")
+    with postgres.cluster(found) as url:
+        yield url

@@ -219,12 +219,13 @@ class TestKeys:
         from pulmofuse.service.app import _STATIC
 
         page = {f"/{p.relative_to(_STATIC).as_posix()}" for p in _STATIC.rglob("*")}
-        paths = {route.path for route in _routes(served.client.app)}
+        paths = {route.path for route in served.client.app.routes}
         open_paths = {
             path
             for path in paths
             if served.client.request(
-                "POST" if path == "/v1/predict" else "GET", path.replace("{prediction_id}", 32 * "0")
+                "POST" if path == "/v1/predict" else "GET",
+                path.replace("{prediction_id}", 32 * "0"),
             ).status_code
             != 401
         }
@@ -376,11 +377,3 @@ def test_prevalence_of_the_study_changes_nothing(predictor: Predictor) -> None:
 
     assert same.probabilities == pytest.approx(prediction.probabilities)
     assert same.threshold == pytest.approx(prediction.threshold)
-
-
-def _routes(app: Any) -> list[Any]:
-    """All routes of an application, those of included routers too."""
-    found = []
-    for route in app.routes:
-        found += _routes(route) if hasattr(route, "routes") else [route]
-    return [route for route in found if hasattr(route, "path")]

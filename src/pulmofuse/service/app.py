@@ -1,6 +1,6 @@
 """The application: routes, who may use them, and what OpenAPI says of them."""
 
-# No `from __future__ import annotations`: FastAPI could not look up `Depends(caller)`, a local name.
+# No `from __future__ import annotations`: FastAPI would not find the local name in `Depends(caller)`.
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Security
+from fastapi import Depends, FastAPI, Request, Security
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
@@ -92,8 +92,8 @@ def create_app(
     )  # fmt: skip
     limit = RateLimit(settings.rate_per_minute / 60.0, settings.burst, clock)
     caller = _caller(trail, limit)
-    app.include_router(_api(answerer, caller))
-    app.include_router(_operations(app, answerer, caller))
+    _add_api(app, answerer, caller)
+    _add_operations(app, answerer, caller)
     _add_page(app)
     _add_problems(app, metrics)
     app.add_middleware(Outermost, metrics=metrics)
@@ -136,12 +136,11 @@ def _caller(trail: Trail, limit: RateLimit) -> Caller:
     return caller
 
 
-def _api(answerer: Answerer, caller: Caller) -> APIRouter:
+def _add_api(app: FastAPI, answerer: Answerer, caller: Caller) -> None:
     """The routes of the API, version 1."""
-    router = APIRouter(prefix="/v1", tags=["predictions"])
 
-    @router.post(
-        "/predict",
+    @app.post(
+        "/v1/predict",
         summary="Predict from a CT, an X-ray and a cough, or any of them",
         responses={
             200: {"model": Answer, "content": {"application/json": {"example": ANSWER_EXAMPLE}}},
@@ -155,8 +154,8 @@ def _api(answerer: Answerer, caller: Caller) -> APIRouter:
         headers = {"Idempotent-Replayed": "true"} if answered.replayed else {}
         return Response(answered.text, 200, headers, "application/json")
 
-    @router.get(
-        "/predictions/{prediction_id}",
+    @app.get(
+        "/v1/predictions/{prediction_id}",
         summary="A prediction that this key was answered",
         responses={
             200: {"model": Answer, "content": {"application/json": {"example": ANSWER_EXAMPLE}}},
@@ -178,16 +177,14 @@ def _api(answerer: Answerer, caller: Caller) -> APIRouter:
             )
         return Response(text, media_type="application/json")
 
-    @router.get(
-        "/model",
+    @app.get(
+        "/v1/model",
         summary="What this service can do",
         responses=documented(401, 429, 500, 503),
         dependencies=[Depends(caller)],
     )
     async def model() -> ModelBody:
         return _model(answerer)
-
-    return router
 
 
 def _model(answerer: Answerer) -> ModelBody:
@@ -215,15 +212,14 @@ def _model(answerer: Answerer) -> ModelBody:
     )  # fmt: skip
 
 
-def _operations(app: FastAPI, answerer: Answerer, caller: Caller) -> APIRouter:
+def _add_operations(app: FastAPI, answerer: Answerer, caller: Caller) -> None:
     """The routes for whoever runs the service."""
-    router = APIRouter(tags=["operations"])
 
-    @router.get("/healthz", summary="Is the process alive?", responses=documented(500))
+    @app.get("/healthz", summary="Is the process alive?", responses=documented(500))
     async def healthz() -> Health:
         return Health(status="alive")
 
-    @router.get(
+    @app.get(
         "/readyz", summary="Can it answer: model loaded, database at hand?",
         responses=documented(500, 503),
     )  # fmt: skip
@@ -234,7 +230,7 @@ def _operations(app: FastAPI, answerer: Answerer, caller: Caller) -> APIRouter:
             raise database_problem() from None
         return Health(status="ready")
 
-    @router.get(
+    @app.get(
         "/metrics",
         summary="Figures for Prometheus",
         responses={
@@ -247,11 +243,9 @@ def _operations(app: FastAPI, answerer: Answerer, caller: Caller) -> APIRouter:
     async def metrics() -> Response:
         return Response(answerer.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    @router.get("/openapi.json", include_in_schema=False, dependencies=[Depends(caller)])
+    @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(caller)])
     async def openapi() -> JSONResponse:
         return JSONResponse(app.openapi())
-
-    return router
 
 
 def _add_page(app: FastAPI) -> None:

@@ -49,10 +49,12 @@ class Answer(BaseModel):
     findings: dict[str, float] = Field(description="Finding -> probability, not calibrated.")
     attention: dict[str, list[float]] = Field(description="Weight of each slice or window.")
     warnings: list[str] = Field(description="What the study's audit found about these modalities.")
-    left_out: str | None = Field(description="The modality that was sent and not used.")
-    prevalence: float | None = Field(description="The prevalence asked for; null: the study's.")
+    left_out: str | None = Field(None, description="The modality that was sent and not used.")
+    prevalence: float | None = Field(
+        None, description="The prevalence asked for; null: the study's."
+    )
     remarks: list[RemarkBody]
-    explanations: Any | None = Field(description="With explain=true; never stored.")
+    explanations: Any | None = Field(None, description="With explain=true; never stored.")
     research_use_only: bool = Field(description=_RESEARCH)
 
 
