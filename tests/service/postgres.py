@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -46,7 +47,7 @@ def cluster(bin_dir: Path) -> Iterator[str]:
             _wait(home / ".s.PGSQL.5432", server)
             yield f"postgresql://pulmofuse@/postgres?host={home}"
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)  # SIGTERM would wait for clients to leave
             server.wait(timeout=_START_S)
     finally:
         shutil.rmtree(home, ignore_errors=True)

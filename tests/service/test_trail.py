@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, func, select, text
 from starlette.testclient import TestClient
 
 from pulmofuse.errors import ServiceError
@@ -58,10 +58,14 @@ def trail(engine: Engine) -> Trail:
 
 def entry(key_id: str, idempotency_key: str | None = None, request: str = "a") -> Entry:
     number = uuid.uuid4().hex
+    uploads = [
+        Upload("cxr", "c" * 64, 1000, True, [{"code": "lateral"}]),
+        Upload("ct", "d" * 64, 9, False),
+    ]
     return Entry(
         number, datetime.datetime.now(datetime.UTC), key_id, idempotency_key, request * 64,
         "b" * 64, "1.0", "cxr", "unimodal", 12.5, f'{{"id": "{number}"}}',
-        [Upload("cxr", "c" * 64, 1000, True, [{"code": "lateral"}]), Upload("ct", "d" * 64, 9, False)],
+        uploads,
     )  # fmt: skip
 
 
@@ -274,8 +278,9 @@ class TestService:
 
 
 def count(engine: Engine, table: str) -> int:
+    query = select(func.count()).select_from(Base.metadata.tables[table])
     with engine.connect() as connection:
-        return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() or 0)
+        return int(connection.scalar(query) or 0)
 
 
 def rows(served: Served) -> int:

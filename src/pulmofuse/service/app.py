@@ -1,6 +1,6 @@
 """The application: routes, who may use them, and what OpenAPI says of them."""
 
-# No `from __future__ import annotations`: FastAPI would not find the local name in `Depends(caller)`.
+# No `from __future__ import annotations`: FastAPI would not find the local `caller` in it.
 
 import time
 from collections.abc import AsyncIterator, Callable
