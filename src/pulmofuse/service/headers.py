@@ -40,6 +40,8 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(self)",
 }
+#: What the head of a request may have; servers in front of this one commonly allow 8 KiB.
+MAX_HEAD_BYTES, _MAX_HEADERS = 16 << 10, 100
 #: A client that is refused while it still sends would see a broken connection and not the reason,
 #: so that much of the rest is read and thrown away, for so long.
 _DRAIN_BYTES, _DRAIN_S = 8 << 20, 2.0
@@ -57,6 +59,7 @@ class Outermost:
             await self._app(scope, receive, send)
             return
         begun, seen = time.perf_counter(), _Seen()
+        app = self._app if _head_is_sane(scope) else _REFUSE_HEAD
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -75,7 +78,7 @@ class Outermost:
             return message
 
         try:
-            await self._app(scope, receiving, sending)
+            await app(scope, receiving, sending)
         except Exception as error:  # noqa: BLE001  # the last net: nobody else is above
             problem = _unexpected(error)
             if seen.status == 0:
@@ -93,6 +96,19 @@ class Outermost:
             "request", method=method, route=route, status=status, ms=round(1000 * seconds, 1),
             key=key,
         )  # fmt: skip
+
+
+def _head_is_sane(scope: Scope) -> bool:
+    """Whether the head is of a size that clients have; the server itself bounds only slow ones."""
+    n_bytes = sum(len(name) + len(value) for name, value in scope["headers"])
+    n_bytes += len(scope.get("raw_path") or b"") + len(scope["query_string"])
+    return len(scope["headers"]) <= _MAX_HEADERS and n_bytes <= MAX_HEAD_BYTES
+
+
+_REFUSE_HEAD = ProblemError(
+    431, "head-too-large", "the request has too many headers, or too long ones",
+    f"send at most {_MAX_HEADERS} headers and {MAX_HEAD_BYTES:,} bytes of them",
+).response()  # fmt: skip
 
 
 class _Seen:

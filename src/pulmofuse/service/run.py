@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -19,11 +21,11 @@ from pulmofuse.service import logs
 from pulmofuse.service.answering import Explain
 from pulmofuse.service.app import create_app
 from pulmofuse.service.database import open_database
+from pulmofuse.service.headers import MAX_HEAD_BYTES
 from pulmofuse.service.settings import ServiceSettings
 from pulmofuse.service.trail import Trail
 
 FIRST_KEY = "first"
-_MAX_HEAD_BYTES = 16 << 10
 _KEEP_ALIVE_S = 10
 #: Longer than a prediction may take, so that what is in flight at the end is answered.
 _GRACE_S = 10
@@ -65,20 +67,36 @@ def serve(
         app = create_app(predictor, sha256_path(bundle), trail, settings, explain)
         config = uvicorn.Config(
             app, host=host, port=port, log_config=None, access_log=False, server_header=False,
-            proxy_headers=False, h11_max_incomplete_event_size=_MAX_HEAD_BYTES, http="h11",
+            proxy_headers=False, h11_max_incomplete_event_size=MAX_HEAD_BYTES, http="h11",
             ws="none", limit_concurrency=settings.max_connections,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=round(settings.predict_timeout_s) + _GRACE_S,
         )  # fmt: skip
         say(f"Listening on http://{host}:{port}. Research use only, not a medical device.")
         server = uvicorn.Server(config)
-        server.run()
+        with _ending_well():
+            server.run()
         if not server.started:
             raise ServiceError(
                 f"{host}:{port}", "cannot be listened on", "choose another --host or --port"
             )
     finally:
         trail.close()
+
+
+@contextmanager
+def _ending_well() -> Iterator[None]:
+    """Let the signals that end the service end it with code 0.
+
+    Uvicorn takes them while it serves, and sends them again when all is answered; as they would be
+    handled by default, the process would then die of them before it has closed the database.
+    """
+    before = {n: signal.signal(n, lambda *_: None) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def warm_up(predictor: Predictor) -> None:
