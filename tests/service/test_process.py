@@ -203,3 +203,17 @@ class TestCommands:
     @pytest.mark.parametrize("words", [["serve", "--help"], ["keys", "--help"]])
     def test_help(self, words: list[str]) -> None:
         assert "Usage" in RUNNER.invoke(app, words).output
+
+
+def test_hostile_uploads_are_refused_and_the_service_lives(
+    bundle: Path, spawn: Spawn, tmp_path: Path
+) -> None:
+    """Two hundred of them; `benchmarks/hostile_uploads.py` sends thousands and looks at memory."""
+    found = load("hostile_uploads").run(bundle, tmp_path, 200, seed=1, by=spawn)
+    assert found["bad"] == []
+    assert found["sent"] == 200
+    assert (found["ready_after"], found["exit_code"]) == (200, 0)
+    log = (tmp_path / "hostile.log").read_text()
+    assert "Traceback" not in log
+    assert "Miller" not in log
+    assert "unexpected error" not in log

@@ -25,7 +25,8 @@ class ServiceSettings(BaseModel):
         max_buffered_bytes: of all requests that are being read or worked on.
         max_parts: of one form.
         max_pixels, max_voxels, max_samples: what a file may unpack to (one plane, a volume, a
-            sound with all its channels). A volume of 512 x 512 x 150 fits.
+            sound with all its channels). The largest detectors (4,280 x 3,520), a volume of 512 x
+            512 x 120 and two minutes at 48 kHz fit; together with what waits, under 1.5 GiB.
         large_pixels: files that unpack to more than this are read one at a time.
         body_timeout_s: until the whole request must have arrived.
         predict_timeout_s: from then until the answer.
@@ -41,12 +42,12 @@ class ServiceSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_file_bytes: int = Field(64 * _MIB, gt=0)
-    max_body_bytes: int = Field(96 * _MIB, gt=0)
-    max_buffered_bytes: int = Field(192 * _MIB, gt=0)
+    max_body_bytes: int = Field(80 * _MIB, gt=0)
+    max_buffered_bytes: int = Field(128 * _MIB, gt=0)
     max_parts: int = Field(16, gt=0)
-    max_pixels: int = Field(25_000_000, gt=0)
-    max_voxels: int = Field(40_000_000, gt=0)
-    max_samples: int = Field(12_000_000, gt=0)
+    max_pixels: int = Field(16_000_000, gt=0)
+    max_voxels: int = Field(32_000_000, gt=0)
+    max_samples: int = Field(6_000_000, gt=0)
     large_pixels: int = Field(4_000_000, gt=0)
     body_timeout_s: float = Field(30.0, gt=0)
     predict_timeout_s: float = Field(30.0, gt=0)
