@@ -27,6 +27,7 @@ from typing import Any
 
 import httpx
 import serving
+from pydicom.encaps import encapsulate
 
 #: More than the service gives itself for a prediction.
 _TIMEOUT_S = 60.0
@@ -285,6 +286,7 @@ def absurd(rng: random.Random, good: dict[str, list[bytes]]) -> Hostile:
     """Headers and values that no file has."""
     nan = struct.pack("<f", float("nan"))
     picture = rng.randbytes(2 * 64 * 64)
+    packed = encapsulate([picture])  # as if it were JPEG 2000
     chosen = rng.choice(
         [
             ("ct", lambda: nifti((64, 64, 2), values=nan * 8192)),
@@ -308,8 +310,8 @@ def absurd(rng: random.Random, good: dict[str, list[bytes]]) -> Hostile:
             ("cxr", lambda: dicom(64, 64, picture, RescaleSlope="1e308", RescaleIntercept="1e308")),
             ("cxr", lambda: dicom(64, 64, picture, WindowWidth="-1", WindowCenter="0")),
             ("cxr", lambda: dicom(64, 64, picture[:100])),
-            ("cxr", lambda: dicom(64, 64, picture, syntax="1.2.840.10008.1.2.4.90")),
-            ("cxr", lambda: dicom(64, 64, picture, syntax="1.2.3.4.5")),
+            ("cxr", lambda: dicom(64, 64, packed, syntax="1.2.840.10008.1.2.4.90")),
+            ("cxr", lambda: dicom(64, 64, picture).replace(b"1.2.840.10008.1.2.1\0", b"1.2.3" * 4)),
             ("cxr", lambda: tiff([(256, 4, 1, 64), (257, 4, 1, 64)], following=8)),
             ("cxr", lambda: tiff([(256, 4, 2**32 - 1, 8), (322, 4, 1, 1), (323, 4, 1, 1)])),
             ("cxr", lambda: png(64, 64, data=b"not zlib")),

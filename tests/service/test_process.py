@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
+import schemathesis
+from hypothesis import settings
 from typer.testing import CliRunner
 
 from pulmofuse.cli import app
@@ -156,6 +158,25 @@ def test_a_body_shorter_than_it_declares_is_not_waited_for(running: tuple[str, s
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(head.encode())
     assert httpx.get(running[0] + "/readyz").json() == {"status": "ready"}
+
+
+@pytest.fixture(scope="module")
+def api(running: tuple[str, str]) -> schemathesis.openapi.OpenApiSchema:
+    url, key = running
+    return schemathesis.openapi.from_url(f"{url}/openapi.json", headers={"X-API-Key": key})
+
+
+description = schemathesis.pytest.from_fixture("api")
+
+
+@description.parametrize()
+@settings(max_examples=6, deadline=None)
+def test_the_api_keeps_to_its_description(case: Any, running: tuple[str, str]) -> None:
+    """`benchmarks/api_fuzz.py` tries hundreds. No description says which bytes are an X-ray."""
+    case.call_and_validate(
+        headers={"X-API-Key": running[1]},
+        excluded_checks=[schemathesis.checks.positive_data_acceptance],
+    )
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
