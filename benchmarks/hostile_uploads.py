@@ -80,9 +80,9 @@ def png(
 
     head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
-    rows = zlib.compress(bytes(height * (1 + width * channels * depth // 8)), 9)
-    idat = rows if data is None else data
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", idat) + chunk(b"IEND", b"")
+    if data is None:
+        data = zlib.compress(bytes(height * (1 + width * channels * depth // 8)), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def wav(samples: bytes, *, rate: int = 16_000, channels: int = 1, bits: int = 16, form_: int = 1,
