@@ -39,16 +39,17 @@ def main() -> None:
             serving.make_bundle(home / "bundle"), database, home / "log",
             "--rate-per-minute", "1e6", "--burst", "100000",
         )  # fmt: skip
-        server.start()
-        done = subprocess.run(
-            [
-                sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json",
-                "--header", f"X-API-Key: {key}", "--max-examples", str(options.examples),
-                "--exclude-checks", "positive_data_acceptance,ignored_auth", "--no-color",
-            ],
-            capture_output=True, text=True, check=False, cwd=home,
-        )  # fmt: skip
-        code = server.stop()
+        with server:
+            server.start()
+            done = subprocess.run(
+                [
+                    sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json",
+                    "--header", f"X-API-Key: {key}", "--max-examples", str(options.examples),
+                    "--exclude-checks", "positive_data_acceptance,ignored_auth", "--no-color",
+                ],
+                capture_output=True, text=True, check=False, cwd=home,
+            )  # fmt: skip
+            code = server.stop()
     print(done.stdout[-6000:], done.stderr[-2000:])
     cases = re.search(r"([\d,]+) generated", done.stdout)
     found = {

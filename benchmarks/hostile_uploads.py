@@ -448,15 +448,16 @@ def run(bundle: Path, home: Path, number: int, seed: int, by: serving.Spawn = se
         bundle, database, home / "hostile.log", "--rate-per-minute", "1e6", "--burst", "100000",
         by=by,
     )  # fmt: skip
-    server.start()
-    before = server.peak_mib()
     found: Counter[str] = Counter()
     slowest = 0.0
     bad: list[str] = []
     with (
+        server,
         httpx.Client(base_url=server.url, timeout=_TIMEOUT_S) as session,
         ThreadPoolExecutor(_CLIENTS) as pool,
     ):
+        server.start()
+        before = server.peak_mib()
 
         def ask(one: Hostile) -> tuple[Hostile, int, float]:
             begun = time.perf_counter()
@@ -477,8 +478,8 @@ def run(bundle: Path, home: Path, number: int, seed: int, by: serving.Spawn = se
                 if status >= 500 or status < 0:
                     bad.append(f"{one.family} {status} {one.body[:200]!r}")
         alive = session.get("/readyz").status_code
-    peak = server.peak_mib()
-    code = server.stop()
+        peak = server.peak_mib()
+        code = server.stop()
     return {
         "sent": sum(found.values()), "answers": dict(sorted(found.items())), "bad": bad,
         "slowest_s": round(slowest, 2), "ready_after": alive, "exit_code": code,

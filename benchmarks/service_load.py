@@ -10,6 +10,7 @@ The plain service is FastAPI, PIL and the same network, eager and in single prec
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import threading
@@ -147,7 +148,7 @@ def main() -> None:
     options = parser.parse_args()
     facts = machine.facts()
     files = [serving.picture(seed, options.pixels) for seed in range(8)]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as running:
         home = Path(folder)
         bundle = options.bundle or serving.make_bundle(home / "bundle")
         database = str(home / "trail.sqlite")
@@ -155,11 +156,13 @@ def main() -> None:
         headers = {"X-API-Key": trail.add_key("load")}
         trail.close()
         free = ("--rate-per-minute", "1e6", "--burst", "100000")
-        ours = serving.Server.of_bundle(bundle, database, home / "log", *free)
+        ours = running.enter_context(
+            serving.Server.of_bundle(bundle, database, home / "log", *free)
+        )
         port = serving.free_port()
         (home / "plain.py").write_text(_PLAIN)
         command = [sys.executable, str(home / "plain.py"), str(bundle), str(port)]
-        plain = serving.Server(command, home / "plain.log", port, "/ready")
+        plain = running.enter_context(serving.Server(command, home / "plain.log", port, "/ready"))
 
         found: dict[str, Any] = {"start_s": round(ours.start(), 2)}
         plain.start()
@@ -172,8 +175,8 @@ def main() -> None:
         found["load"]["peak_mib"] = round(ours.peak_mib())
         ours.stop()
 
-        small = serving.Server.of_bundle(
-            bundle, database, home / "log", *free, "--max-in-flight", "4"
+        small = running.enter_context(
+            serving.Server.of_bundle(bundle, database, home / "log", *free, "--max-in-flight", "4")
         )
         small.start()
         over = many(small.url, headers, files, 32, max(2.0, options.seconds / 6))

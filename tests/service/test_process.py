@@ -45,13 +45,17 @@ class Forked:
 
     def __init__(self, ask: Callable[[dict[str, Any]], Any], pid: int) -> None:
         self._ask, self.pid = ask, pid
+        self._code: int | None = None
 
     def poll(self) -> int | None:
-        code: int | None = self._ask({"poll": self.pid})
-        return code
+        if self._code is None:
+            self._code = self._ask({"poll": self.pid})
+        return self._code
 
     def wait(self, timeout: float) -> int:
-        return int(self._ask({"wait": self.pid}))
+        if self._code is None:
+            self._code = int(self._ask({"wait": self.pid}))
+        return self._code
 
 
 Spawn = Callable[[list[str], Path], Forked]
