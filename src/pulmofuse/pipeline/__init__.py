@@ -22,6 +22,7 @@ from pulmofuse.pipeline.fingerprints import (
     write_fingerprints,
 )
 from pulmofuse.pipeline.fusing import fit_decision_fusion, fit_feature_fusion
+from pulmofuse.pipeline.fusion_controls import FUSION_CONTROL_FILES, write_fusion_controls
 from pulmofuse.pipeline.keys import checkpoint_files, training_inputs
 from pulmofuse.pipeline.models import check_classes, train_unimodal
 from pulmofuse.pipeline.pictures import write_examples, write_explanations
@@ -57,6 +58,7 @@ __all__ = [
     "AUDIT_FILES",
     "FINDINGS_FILES",
     "FINGERPRINTS",
+    "FUSION_CONTROL_FILES",
     "MARK",
     "Cohort",
     "PatientScores",
@@ -100,4 +102,5 @@ __all__ = [
     "write_explanations",
     "write_findings",
     "write_fingerprints",
+    "write_fusion_controls",
 ]
