@@ -41,7 +41,7 @@ ONE, DEPENDENCE, BEST = "one", "dependence", "best_modality"
 _VIRTUAL = 20_000
 
 #: Virtual patients per replicate for each test patient, and their bounds.
-_PER_PATIENT, _LEAST, _MOST = 4, 400, 4000
+_PER_PATIENT, _LEAST, _MOST = 2, 300, 2000
 
 #: Replicates of the patients: an interval's end is then known to about a fifth of its length.
 _REPLICATES = 100
@@ -104,16 +104,16 @@ def rho_curve(
     k = len(modalities)
     rows: list[dict[str, Any]] = []
     for rho in rhos:
-        paired = cohorts[0].ranks(rho), cohorts[1].ranks(rho)
-        for rule, weight in ((ONE, 1.0), (DEPENDENCE, discount(k, rho))):
-            found = _line(evidence, pools, drawn, cohorts, paired, np.full(k, weight), positive)
+        rules = {ONE: 1.0, DEPENDENCE: discount(k, rho)}
+        weights = [np.full(k, weight) for weight in rules.values()]
+        found = _lines(evidence, pools, drawn, cohorts, rho, weights, positive)
+        for (rule, weight), figures in zip(rules.items(), found, strict=True):
             about = {"subset": subset, "rho": rho, "weight_rule": rule, "weight": weight}
-            rows += _rows(about | {"modality": None}, *found, config)
+            rows += _rows(about | {"modality": None}, *figures, config)
     alone = np.where(np.arange(k) == evidence.best, 1.0, 0.0)
-    paired = cohorts[0].ranks(0.0), cohorts[1].ranks(0.0)
-    found = _line(evidence, pools, drawn, cohorts, paired, alone, positive)
+    (figures,) = _lines(evidence, pools, drawn, cohorts, 0.0, [alone], positive)
     about = {"subset": subset, "rho": None, "weight_rule": BEST, "weight": 1.0}
-    return rows + _rows(about | {"modality": modalities[evidence.best]}, *found, config)
+    return rows + _rows(about | {"modality": modalities[evidence.best]}, *figures, config)
 
 
 def _rows(
@@ -176,24 +176,27 @@ class _Pairing:
         return [copula_ranks(normal, rho) for normal in self.normal]
 
 
-def _line(
+def _lines(
     evidence: Evidence,
     pools: _Pools,
     drawn: Sequence[_Pools],
     cohorts: tuple[_Pairing, _Pairing],
-    paired: tuple[list[NDArray[np.intp]], list[NDArray[np.intp]]],
-    weights: FloatArray,
+    rho: float,
+    weights: Sequence[FloatArray],
     positive: int | None,
-) -> tuple[FloatArray, FloatArray]:
-    """(metrics,) of the large cohort, and (replicates, metrics) of small ones of drawn patients."""
+) -> list[tuple[FloatArray, FloatArray]]:
+    """Of each weights: (metrics,) of the large cohort, (replicates, metrics) of drawn patients."""
+    paired = [cohort.ranks(rho) for cohort in cohorts]
 
     def figures(pools: _Pools, i: int) -> FloatArray:
-        return _figures(evidence, cohorts[i].y, _joined(pools, paired[i]), weights, positive)
+        p = _joined(pools, paired[i])
+        return np.array([_figures(evidence, cohorts[i].y, p, w, positive) for w in weights])
 
     values = figures(pools, 0)
     # The replicates are smaller cohorts: what their size alone changes is taken out.
     shift = values - figures(pools, 1)
-    return values, np.array([figures(pool, 1) for pool in drawn]) + shift
+    replicates = np.array([figures(pool, 1) for pool in drawn]) + shift
+    return [(values[i], replicates[:, i]) for i in range(len(weights))]
 
 
 def _joined(pools: _Pools, ranks: Sequence[NDArray[np.intp]]) -> FloatArray:

@@ -107,13 +107,14 @@ def estimate_rho(evidence: ArrayLike, groups: ArrayLike) -> float:
     Returns:
         In [-1, 1]; NaN where no group has two rows.
     """
-    from scipy.stats import norm, rankdata
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
 
     values, names = np.asarray(evidence, dtype=np.float64), np.asarray(groups)
     scores = np.zeros_like(values)
     for name in np.unique(names):
         rows = names == name
-        scores[rows] = norm.ppf(rankdata(values[rows], axis=0) / (rows.sum() + 1))
+        scores[rows] = ndtri(rankdata(values[rows], axis=0) / (rows.sum() + 1))
     products = scores.T @ scores
     sizes = np.sqrt(np.diag(products))
     if not (sizes > 0).all():
