@@ -145,9 +145,7 @@ def controls(rho: float, seeds: int) -> dict[str, Any]:
     return {"patients": N_STUDY, "rho": rho, **spread(found)}
 
 
-def study(
-    strength: tuple[float, ...], rho: float, seed: int, config: Any
-) -> tuple[Bench, Cohort]:
+def study(strength: tuple[float, ...], rho: float, seed: int, config: Any) -> tuple[Bench, Cohort]:
     """A fusion of true pairs whose traits tell nothing, without images."""
     y, z = draw(strength, rho, N_STUDY, np.random.default_rng(seed))
     split = np.array(["train", "val", "test"])[np.arange(N_STUDY) % 3]

@@ -6,6 +6,7 @@ from pulmofuse.fusion.dependence import (
     discount,
     estimate_rho,
     own_evidence,
+    rho_interval,
     shuffled_within,
 )
 from pulmofuse.fusion.patients import paired_patients, simulated_patients
@@ -18,6 +19,7 @@ __all__ = [
     "fuse",
     "own_evidence",
     "paired_patients",
+    "rho_interval",
     "shuffled_within",
     "simulated_patients",
 ]

@@ -26,13 +26,19 @@ from pulmofuse.evaluation.rho_curve import COLUMNS as CURVE_COLUMNS
 from pulmofuse.evaluation.rho_curve import Evidence, rho_curve
 from pulmofuse.evaluation.shapley import shapley_table
 from pulmofuse.files import write_csv
-from pulmofuse.fusion import estimate_rho, own_evidence, paired_patients, shuffled_within
+from pulmofuse.fusion import (
+    estimate_rho,
+    own_evidence,
+    paired_patients,
+    rho_interval,
+    shuffled_within,
+)
 from pulmofuse.inference import DecisionFusion
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.pipeline.confounders import trait_scores
 from pulmofuse.pipeline.fusing import excess_auc, fit_decision_fusion
 from pulmofuse.pipeline.fusion_bench import WORDS, Bench
-from pulmofuse.pipeline.predictions import MIN_PAIRED_PER_CLASS, PatientScores, subsets
+from pulmofuse.pipeline.predictions import PatientScores, subsets
 from pulmofuse.schema import Split, subset_name
 from pulmofuse.statistics import FloatArray
 
@@ -54,8 +60,8 @@ RHO = "rho"
 #: Modalities of noise that are tried, and other pairings: their 2.5 % points are then seen.
 _DRAWS = 50
 
-#: Replicates of the estimated correlation.
-_REPLICATES = 500
+#: True pairs of a class behind an estimated correlation; with fewer its interval is nearly [-1, 1].
+_LEAST_PAIRS = 10
 
 Row = dict[str, Any]
 
@@ -106,10 +112,10 @@ def run_fusion_controls(bench: Bench, cohort: Cohort) -> pd.DataFrame:
         the pairing are over draws, those of the confounders over patients.
     """
     rows = [
-        *_noise_rows(bench),
-        *_shuffled_rows(bench),
-        *_confounder_rows(bench, cohort),
-        *_dependence_rows(bench, cohort),
+        *noise_rows(bench),
+        *shuffled_rows(bench),
+        *confounder_rows(bench, cohort),
+        *dependence_rows(bench, cohort),
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -137,7 +143,7 @@ def dependence_curve(bench: Bench) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
 
 
-def _noise_rows(bench: Bench) -> Iterator[Row]:
+def noise_rows(bench: Bench) -> Iterator[Row]:
     """A modality that knows nothing joins every rule; calibrated on validation as any other."""
     rng = np.random.default_rng([bench.config.seed, 1])
     patients, y, k = bench.patients, bench.y, len(bench.config.target.classes)
@@ -180,7 +186,7 @@ def _noise_rows(bench: Bench) -> Iterator[Row]:
                 )
 
 
-def _shuffled_rows(bench: Bench) -> Iterator[Row]:
+def shuffled_rows(bench: Bench) -> Iterator[Row]:
     """The patients' modalities paired anew at random within class."""
     rng = np.random.default_rng([bench.config.seed, 2])
     n_modalities = len(bench.patients.modalities)
@@ -216,7 +222,7 @@ def _gain(better: float, what: str) -> str:
     return f"{what} {'gains' if better > 0 else 'costs'} {abs(better):.3f}"
 
 
-def _confounder_rows(bench: Bench, cohort: Cohort) -> Iterator[Row]:
+def confounder_rows(bench: Bench, cohort: Cohort) -> Iterator[Row]:
     """Models of acquisition traits alone, fused by the same rules on the same patients."""
     config, y = bench.config, bench.y
     scores, reasons = {}, {}
@@ -253,42 +259,30 @@ def _confounder_rows(bench: Bench, cohort: Cohort) -> Iterator[Row]:
                 )
 
 
-def _dependence_rows(bench: Bench, cohort: Cohort) -> Iterator[Row]:
+def dependence_rows(bench: Bench, cohort: Cohort) -> Iterator[Row]:
     """Correlation of the evidence given the class, on true pairs of the validation split."""
     columns = ["record_id", "patient_id", "modality", "split", "y_true"]
     records = cohort.records
     table = paired_patients(records.loc[records["split"] == Split.VAL, columns])
-    if not len(table):
-        return
     true = Bench(bench.patients.on(table), bench.decision, bench.config)
-    rng = np.random.default_rng([bench.config.seed, 3])
     for subset in subsets(bench.patients.modalities):
         rows = true.rows(subset, Split.VAL)
         if len(subset) < 2 or not len(rows):
             continue
         places = [bench.patients.modalities.index(m) for m in subset]
-        evidence, y = own_evidence(true.patients.p[rows][:, places], true.y[rows]), true.y[rows]
-        many = np.isin(y, np.flatnonzero(np.bincount(y) >= MIN_PAIRED_PER_CLASS))
-        evidence, y = evidence[many], y[many]
+        counts = np.bincount(true.y[rows])
+        used = rows[counts[true.y[rows]] >= _LEAST_PAIRS]
         weight = bench.decision.weight(len(subset))
         assumed = (1 / weight - 1) / (len(subset) - 1)
         values = (np.nan, np.nan, np.nan)
-        detail = f"{len(rows)} true pairs in validation, too few of any class to say"
-        if len(y):
-            draws = []
-            for _ in range(_REPLICATES):
-                drawn = _within(y, rng)
-                draws.append(estimate_rho(evidence[drawn], y[drawn]))
-            value = estimate_rho(evidence, y)
-            values = (value, *percentile_interval(draws, bench.config.evaluation.confidence))
+        detail = f"{len(rows)} true pairs in validation, too few of every class to say"
+        if len(used):
+            y = true.y[used]
+            value = estimate_rho(own_evidence(true.patients.p[used][:, places], y), y)
+            confidence = bench.config.evaluation.confidence
+            values = (value, *rho_interval(value, len(y), len(set(y)), confidence))
             detail = (
                 f"in {len(y)} true pairs of validation the evidence of the modalities correlates"
                 f" by {value:.2f} given the class; the log-odds rule assumes {assumed:.2f}"
             )
         yield true.row(DEPENDENCE, subset, "log_odds", RHO, values, assumed, len(rows), detail)
-
-
-def _within(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Rows drawn with replacement inside each class."""
-    own = [np.flatnonzero(y == c) for c in np.unique(y)]
-    return np.concatenate([rows[rng.integers(len(rows), size=len(rows))] for rows in own])
