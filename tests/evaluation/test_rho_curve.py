@@ -57,7 +57,7 @@ def test_at_correlation_one_half_independence_is_over_confident_and_the_weight_m
     equal: pd.DataFrame,
 ) -> None:
     before, after = (figures(equal, 0.5, rule) for rule in ("one", "dependence"))
-    # .102 and .008.
+    # .101 and .011.
     assert before["ece"] > 0.08
     assert after["ece"] < 0.02
     assert after["log_loss"] < before["log_loss"] - 0.05

@@ -14,6 +14,7 @@ from pulmofuse.fusion import (
     estimate_rho,
     fuse,
     own_evidence,
+    rho_interval,
     shuffled_within,
 )
 
@@ -128,3 +129,18 @@ def test_evidence_is_the_log_odds_of_the_own_class() -> None:
 
 def test_the_correlation_of_no_pair_is_undefined() -> None:
     assert np.isnan(estimate_rho(np.array([[0.1, 0.2]]), np.array([0])))
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    inside = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        y = np.arange(60) % 2
+        z = rng.multivariate_normal(np.zeros(2), equicorrelated(2, 0.5), size=len(y))
+        low, high = rho_interval(estimate_rho(z, y), len(y), 2, 0.95)
+        inside += low < 0.5 < high
+    assert 0.92 <= inside / 300 <= 0.98
+
+
+def test_too_few_pairs_have_no_interval() -> None:
+    assert np.isnan(rho_interval(0.3, 5, 2, 0.95)).all()

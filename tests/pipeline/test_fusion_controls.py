@@ -342,11 +342,9 @@ def test_an_assumed_correlation_sets_the_weight_of_each_size_of_subset() -> None
     assert row["against"] == pytest.approx(0.5)
 
 
-def test_the_files_of_a_study(simulated: Made, tmp_path: Path) -> None:
-    arguments = (
-        simulated.patients, simulated.decision, simulated.cohort, simulated.predictions,
-        simulated.config,
-    )  # fmt: skip
+def test_the_files_of_a_study(tmp_path: Path) -> None:
+    made = Made(0.5, "simulated", n=90)
+    arguments = (made.patients, made.decision, made.cohort, made.predictions, made.config)
     contents = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
