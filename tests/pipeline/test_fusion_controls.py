@@ -358,3 +358,46 @@ def test_the_files_of_a_study(tmp_path: Path) -> None:
     assert set(curve["weight_rule"]) == {"one", "dependence", "best_modality"}
     assert set(shares["method"]) == {"mean", "weighted_mean", "log_odds"}
     assert set(shares["modality"]) == {"ct", "cxr", "cough"}
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_three_classes_are_controlled_too_and_one_without_test_patients_has_no_auc(
+    complete: bool,
+) -> None:
+    rng = np.random.default_rng(2)
+    classes, n = ("normal", "covid19", "pneumonia"), 120
+    text = CONFIG.replace("positive: covid19, ", "").replace(
+        "[normal, covid19]", "[normal, covid19, pneumonia]"
+    )
+    config = parse_config(
+        text.replace("covid19: covid19}", "covid19: covid19, pneumonia: pneumonia}")
+    )
+    y = rng.integers(3, size=n)
+    split = np.array(["train", "val", "test"])[np.arange(n) % 3]
+    if not complete:
+        split[(y == 2) & (split == "test")] = "val"
+    frames, scores = [], {}
+    for modality in (Modality.CT, Modality.COUGH):
+        p = np.exp(np.eye(3)[y] + rng.normal(size=(n, 3)))
+        p /= p.sum(axis=1, keepdims=True)
+        names = [f"{modality.value}{i}" for i in range(n)]
+        columns = [f"p_{c}" for c in classes] + [f"p_raw_{c}" for c in classes]
+        table = pd.DataFrame(np.hstack([p, p]), columns=columns, index=names)
+        scores[modality] = Scores(table, np.zeros((n, 0), np.float32))
+        frame = pd.DataFrame({"record_id": names, "patient_id": [f"p{i}" for i in range(n)]})
+        frame["traits"] = [f'{{"width": {w}}}' for w in rng.integers(99, size=n)]
+        frames.append(
+            frame.assign(modality=modality.value, split=split, y_true=np.array(classes)[y])
+        )
+    cohort = Cohort(pd.concat(frames, ignore_index=True), pd.DataFrame(), {})
+    patients = PatientScores(fusion_patients(cohort.records, "paired", classes, 1), scores, classes)
+    bench = Bench(patients, fit_decision_fusion(patients, config, cohort), config)
+    table, curve = run_fusion_controls(bench, cohort), dependence_curve(bench)
+    for control in ("noise_modality", "shuffled_within_class", "confounders_only"):
+        row = _row(table, control, "ct+cough")
+        assert pd.notna(row["value"]) == complete
+        assert ("no test patient" in row["detail"]) != complete
+        assert pd.notna(_row(table, control, "ct+cough", metric="log_loss")["value"])
+    auc = curve[curve["metric"] == "roc_auc"]
+    for name in ("value", "low", "high"):
+        assert (auc[name].notna() == complete).all()

@@ -124,7 +124,7 @@ def _rows(
     for i, metric in enumerate(METRICS):
         low, high = percentile_interval(replicates[:, i], config.confidence)
         row = about | {"metric": metric, "value": float(values[i])}
-        row |= {"low": max(0.0, low), "high": high}
+        row |= {"low": float(np.maximum(low, 0.0)), "high": high}
         rows.append({name: row[name] for name in COLUMNS})
     return rows
 

@@ -114,6 +114,8 @@ class Bench:
     ) -> dict[str, Any]:
         """A row of the table; what is not finite is None."""
         value, low, high = map(_null, values)
+        if value is None and not np.isfinite(against):
+            detail = "a class has no test patient with these modalities, so there is no figure"
         return {
             "control": control, "subset": subset_name(subset), "method": method, "metric": metric,
             "value": value, "low": low, "high": high, "against": _null(against),
