@@ -93,7 +93,7 @@ def test_the_table_divides_what_scikit_learn_measures() -> None:
     auc = {name: roc_auc_score(y, values) - 0.5 for name, values in p.items()}
     prior = log_loss(y, np.full(len(y), 0.4))
     gain = {name: prior - log_loss(y, values) for name, values in p.items()}
-    for metric, worth in (("roc_auc_above_chance", auc), ("log_loss_below_prior", gain)):
+    for metric, worth in (("roc_auc", auc), ("log_loss", gain)):
         rows = table[table["metric"] == metric].set_index("modality")
         expected = (worth["ct"] + worth["ct+cough"] - worth["cough"]) / 2
         assert rows.loc["ct", "value"] == pytest.approx(expected, abs=1e-12)
@@ -110,7 +110,7 @@ def test_intervals_come_from_the_patients_that_evaluate_draws() -> None:
     full, ct = (predictions[predictions["subset"] == name] for name in ("ct+cough", "ct"))
     predictions.loc[full.index, ["p_no", "p_yes"]] = ct[["p_no", "p_yes"]].to_numpy()
     table = shapley_table(predictions, CLASSES, "yes", np.array([0.5, 0.5]), CONFIG, 7)
-    row = table[(table["metric"] == "roc_auc_above_chance") & (table["modality"] == "ct")].iloc[0]
+    row = table[(table["metric"] == "roc_auc") & (table["modality"] == "ct")].iloc[0]
     (expected,) = (
         r
         for r in evaluate(predictions, CLASSES, "yes", CONFIG, 7)

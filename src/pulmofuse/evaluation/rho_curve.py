@@ -28,14 +28,15 @@ from pulmofuse.statistics import FloatArray
 
 #: Columns of the rows.
 COLUMNS = (
-    "subset", "rho", "weight_rule", "weight", "metric", "value", "low", "high", "modality",
+    "subset", "rho", "weight_rule", "weight", "metric", "value", "low", "high", "best_modality",
+    "best_value",
 )  # fmt: skip
 
 #: Correlations that are assumed.
 RHOS = tuple(round(0.1 * i, 1) for i in range(10))
 
-#: Rules of the weight: independence, `fusion.discount`, and no fusion at all.
-ONE, DEPENDENCE, BEST = "one", "dependence", "best_modality"
+#: Rules of the weight: independence, and `fusion.discount`.
+ONE, DEPENDENCE = "one", "dependence"
 
 #: Virtual patients behind a value: by pairing alone an AUC of .8 then varies by .002.
 _VIRTUAL = 20_000
@@ -93,8 +94,8 @@ def rho_curve(
     Returns:
         Rows with the keys `COLUMNS`. `metric` is one of `METRICS`; `weight` that of each modality's
         evidence. Intervals draw the real patients of each modality and class with replacement and
-        pair them anew; they hold nothing of how sure rho is. Rows of `weight_rule` "best_modality"
-        have no rho: they are the same at every one, and `modality` says which it is.
+        pair them anew; they hold nothing of how sure rho is. `best_value` is what the best
+        modality (on validation) reaches alone, which is the same at every rho.
     """
     rng = np.random.default_rng(seed)
     pools = _pools(evidence)
@@ -102,30 +103,29 @@ def rho_curve(
     cohorts = _Pairing.of(evidence, _VIRTUAL, rng), _Pairing.of(evidence, few, rng)
     drawn = [_resampled(pools, rng) for _ in range(_REPLICATES)]
     k = len(modalities)
+    best = _figures(
+        evidence,
+        cohorts[0].y,
+        _joined(pools, cohorts[0].ranks(0.0)),
+        np.where(np.arange(k) == evidence.best, 1.0, 0.0),
+        positive,
+    )
     rows: list[dict[str, Any]] = []
     for rho in rhos:
         rules = {ONE: 1.0, DEPENDENCE: discount(k, rho)}
         weights = [np.full(k, weight) for weight in rules.values()]
         found = _lines(evidence, pools, drawn, cohorts, rho, weights, positive)
-        for (rule, weight), figures in zip(rules.items(), found, strict=True):
-            about = {"subset": subset, "rho": rho, "weight_rule": rule, "weight": weight}
-            rows += _rows(about | {"modality": None}, *figures, config)
-    alone = np.where(np.arange(k) == evidence.best, 1.0, 0.0)
-    (figures,) = _lines(evidence, pools, drawn, cohorts, 0.0, [alone], positive)
-    about = {"subset": subset, "rho": None, "weight_rule": BEST, "weight": 1.0}
-    return rows + _rows(about | {"modality": modalities[evidence.best]}, *figures, config)
-
-
-def _rows(
-    about: dict[str, Any], values: FloatArray, replicates: FloatArray, config: EvaluationConfig
-) -> list[dict[str, Any]]:
-    """One row per metric from (metrics,) values and (replicates, metrics)."""
-    rows = []
-    for i, metric in enumerate(METRICS):
-        low, high = percentile_interval(replicates[:, i], config.confidence)
-        row = about | {"metric": metric, "value": float(values[i])}
-        row |= {"low": float(np.maximum(low, 0.0)), "high": high}
-        rows.append({name: row[name] for name in COLUMNS})
+        for (rule, weight), (values, replicates) in zip(rules.items(), found, strict=True):
+            for i, metric in enumerate(METRICS):
+                low, high = percentile_interval(replicates[:, i], config.confidence)
+                rows.append(
+                    {
+                        "subset": subset, "rho": rho, "weight_rule": rule, "weight": weight,
+                        "metric": metric, "value": float(values[i]),
+                        "low": float(np.maximum(low, 0.0)), "high": high,
+                        "best_modality": modalities[evidence.best], "best_value": float(best[i]),
+                    }
+                )  # fmt: skip
     return rows
 
 

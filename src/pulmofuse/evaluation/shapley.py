@@ -29,8 +29,8 @@ from pulmofuse.statistics import FloatArray
 #: Columns of `shapley_table`.
 COLUMNS = ("method", "metric", "modality", "value", "low", "high", "share")
 
-#: What is divided: AUC above chance, and nats of log loss below that of the prior.
-AUC_GAIN, LOG_LOSS_GAIN = "roc_auc_above_chance", "log_loss_below_prior"
+#: What is divided: AUC above .5, and nats of log loss below that of the prior.
+AUC_GAIN, LOG_LOSS_GAIN = "roc_auc", "log_loss"
 
 #: Weights held at once by one metric; 4 million float64 are 32 MB per intermediate array.
 _BLOCK = 4_000_000
