@@ -88,6 +88,8 @@ class TestValue:
             ("fusion:\n  rules:\n    - mean\n    - max\n", 9, "fusion.rules.1: "),
             ("fusion: {rules: [mean, mean]}", 6, "a rule is named twice"),
             ("fusion: {dependence_weight: 1.01}", 6, "fusion.dependence_weight: "),
+            ("fusion: {dependence_rho: 1.01}", 6, "fusion.dependence_rho: "),
+            ("fusion: {dependence_rho: 0.3, dependence_weight: 0.5}", 6, "not both"),
             ("evaluation: {threshold: 0.5}", 6, "'argmax' or 'youden' (given: 0.5)"),
             ("cough: {preprocessing: {f_max_hz: 9000}}", 6, "f_max_hz <= sample_rate_hz / 2"),
             (

@@ -88,6 +88,7 @@ def test_a_study_leaves_every_file_that_the_design_names(finished: Finished) -> 
         "manifest.parquet", "audit.json", "config.resolved.yaml", "checkpoints", "excluded.csv",
         "predictions.parquet", "metrics.json", "comparison.csv", "figures", "report.html",
         "model_card.md", "bundle/bundle.json", "study.json", "examples/index.json",
+        "fusion_controls.csv", "rho_curve.csv", "shapley.csv",
     ):  # fmt: skip
         assert (finished.out / name).exists(), name
     assert not list(finished.out.rglob("*.pkl"))
@@ -145,7 +146,7 @@ def test_a_second_run_repeats_no_finished_step_and_changes_no_figure(finished: F
     recorder = Recorder()
     run_study(finished.config, finished.data, finished.out, recorder)
     again = {title for title, note in recorder.notes.items() if not note.endswith("(done before)")}
-    assert {title for title in again if "Train" in title or "Score" in title} == set()
+    assert {t for t in again if "Train" in t or "Score" in t or "Controls" in t} == set()
     assert (finished.out / "metrics.json").read_bytes() == before
     assert json.loads((finished.out / "study.json").read_text())["test_opened"] == 1
 

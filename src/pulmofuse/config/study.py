@@ -29,6 +29,8 @@ class FusionConfig(Node):
     `patients`: "paired" joins the records of one patient; "simulated" joins records of one class
     and split (and says so on every row); "auto" takes true pairs where the data have them.
     `dependence_weight` is w of the log-odds rule: 1 is independence given the class.
+    `dependence_rho` assumes that correlation between any two modalities given the class instead,
+    and lets w follow from it for each number of modalities (`fusion.discount`).
     """
 
     patients: Literal["auto", "paired", "simulated"] = "auto"
@@ -38,12 +40,19 @@ class FusionConfig(Node):
         "log_odds",
     )
     dependence_weight: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    dependence_rho: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     feature: FusionTraining | None = FusionTraining()
 
     @model_validator(mode="after")
     def _each_rule_once(self) -> FusionConfig:
         if len(set(self.rules)) != len(self.rules):
             raise ValueError("a rule is named twice in rules")
+        return self
+
+    @model_validator(mode="after")
+    def _one_assumption(self) -> FusionConfig:
+        if self.dependence_rho is not None and self.dependence_weight != 1.0:
+            raise ValueError("give dependence_weight or dependence_rho, not both")
         return self
 
 
@@ -60,6 +69,7 @@ class EvaluationConfig(Node):
     explain_examples: Annotated[int, Field(ge=0, le=24)] = 6
     controls: bool = True
     power_frame: Text | None = None
+    fusion_controls: bool = True
 
 
 class StudyConfig(Node):

@@ -22,6 +22,7 @@ from pulmofuse.pipeline.fingerprints import (
     write_fingerprints,
 )
 from pulmofuse.pipeline.fusing import fit_decision_fusion, fit_feature_fusion
+from pulmofuse.pipeline.fusion_controls import FUSION_CONTROL_FILES, write_fusion_controls
 from pulmofuse.pipeline.keys import checkpoint_files, training_inputs
 from pulmofuse.pipeline.models import check_classes, train_unimodal
 from pulmofuse.pipeline.pictures import write_examples, write_explanations
@@ -67,6 +68,7 @@ __all__ = [
     "AUDIT_FILES",
     "FINDINGS_FILES",
     "FINGERPRINTS",
+    "FUSION_CONTROL_FILES",
     "MARK",
     "POWER_FILE",
     "SEEN_COPY",
@@ -119,5 +121,6 @@ __all__ = [
     "write_explanations",
     "write_findings",
     "write_fingerprints",
+    "write_fusion_controls",
     "write_true_pairs",
 ]
