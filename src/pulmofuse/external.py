@@ -33,6 +33,7 @@ from pulmofuse.pipeline import (
     record_predictions,
     require_records,
     scan,
+    write_calibration,
 )
 from pulmofuse.schema import (
     Exclusion,
@@ -84,6 +85,14 @@ def evaluate_external(
         write_parquet(out / "predictions.parquet", predictions)
         write_json(out / "metrics.json", rows)
         write_csv(out / "comparison.csv", table)
+        write_calibration(
+            out,
+            predictions,
+            bundle.classes,
+            bundle.positive,
+            bundle.conformal,
+            config.evaluation.confidence,
+        )
         write_csv(out / "excluded.csv", cohort.excluded)
         reporter.finish(str(out / "comparison.csv"))
     return table

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pulmofuse.config.base import Node, Seed, Text
 from pulmofuse.config.data import AuditConfig, CleaningConfig, SourceConfig, SplitConfig, Target
@@ -47,14 +47,61 @@ class FusionConfig(Node):
         return self
 
 
+OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class ThresholdTarget(Node):
+    """An operating point that promises a sensitivity or a specificity on new patients.
+
+    On average over validation sets, or with `confidence` for this share of them.
+    """
+
+    sensitivity: OpenFraction | None = None
+    specificity: OpenFraction | None = None
+    confidence: OpenFraction | None = None
+
+
+class ConformalConfig(Node):
+    """Prediction sets. `coverage`: share of each class's patients whose set holds their class."""
+
+    coverage: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.9
+
+
 class EvaluationConfig(Node):
     """Statistics of the report. `threshold`: how the operating point of two classes is set."""
 
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
-    threshold: Literal["argmax", "youden"] = "youden"
+    calibration: Literal["temperature", "vector", "isotonic", "beta", "auto"] = "vector"
+    threshold: Literal["argmax", "youden", "youden_bagged"] | ThresholdTarget = "youden_bagged"
+    deployment_prevalence: OpenFraction | None = None
+    conformal: ConformalConfig | None = ConformalConfig()
     explain_examples: Annotated[int, Field(ge=0, le=24)] = 6
     controls: bool = True
+
+    @field_validator("threshold", mode="before")
+    @classmethod
+    def _threshold_is_a_choice_or_one_target(cls, given: Any) -> Any:
+        """Say in one sentence what would do; the errors of a union speak of each alternative."""
+        if isinstance(given, dict):
+            targets = [key for key in ("sensitivity", "specificity") if given.get(key) is not None]
+            right = len(targets) == 1 and set(given) <= set(ThresholdTarget.model_fields)
+            right = right and all(v is None or _is_open_fraction(v) for v in given.values())
+        else:
+            right = isinstance(given, ThresholdTarget) or given in _THRESHOLDS
+        if not right:
+            raise ValueError(
+                f"should be {', '.join(_THRESHOLDS)}, or a mapping of sensitivity or specificity"
+                " (and confidence, if wanted) to numbers between 0 and 1"
+            )
+        return given
+
+
+_THRESHOLDS = ("argmax", "youden", "youden_bagged")
+
+
+def _is_open_fraction(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1
 
 
 class StudyConfig(Node):
