@@ -251,7 +251,7 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
 
     outputs = [scores / f"{modality.value}.parquet", scores / f"{modality.value}.npy"]
     title = f"Score the {modality.value} records"
-    inputs = [key, config.evaluation.calibration]
+    inputs = [key, config.evaluation.calibration_kinds]
     run.steps.run(f"score-{modality.value}", title, inputs, outputs, score)
     run.scores[modality] = Scores.load(scores, modality.value)
 

@@ -138,12 +138,12 @@ def test_auto_takes_the_simplest_of_equals_and_a_curve_where_only_a_curve_fits()
     true = rng.random(4000)
     y = (rng.random(4000) < true).astype(int)
     hot = true**2 / (true**2 + (1 - true) ** 2)
-    assert fit_calibration(_two(hot), y, kind="auto").kind == "temperature"
+    assert fit_calibration(_two(hot), y, kind=KINDS).kind == "temperature"
     staircase = np.where(true < 0.5, true * 0.02, 0.98 + true * 0.02)
     y = (rng.random(4000) < np.where(true < 0.25, 0.1, np.where(true < 0.75, 0.5, 0.9))).astype(int)
-    assert fit_calibration(_two(staircase), y, kind="auto").kind == "isotonic"
+    assert fit_calibration(_two(staircase), y, kind=KINDS).kind == "isotonic"
 
 
 def test_auto_falls_back_where_a_class_has_one_patient() -> None:
     score = np.linspace(0.1, 0.9, 9)
-    assert fit_calibration(_two(score), np.arange(9) == 8, kind="auto").kind == "vector"
+    assert fit_calibration(_two(score), np.arange(9) == 8, kind=KINDS).kind == "vector"

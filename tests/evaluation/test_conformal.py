@@ -47,8 +47,8 @@ def test_coverage_is_within_two_points_of_nominal_over_200_seeds(k: int, calibra
             p, new = fitted.apply(p), fitted.apply(new)
         inside = conformal_sets(fit_conformal(p, y, 0.9), new)
         covered[seed] = [inside[truth == c, c].mean() for c in range(k)]
-    # A class of n rows is covered by ceil(.9 (n + 1)) / (n + 1) on average: up to 1 / (n + 1) above,
-    # and the smallest class here has 30.
+    # A class of n rows is covered by ceil(.9 (n + 1)) / (n + 1) on average: up to 1 / (n + 1) more,
+    # and the smallest class here has 30 of 150 rows.
     assert covered.mean(axis=0) == pytest.approx(np.full(k, 0.9), abs=0.02)
     assert (covered.mean(axis=0) > 0.9 - 0.005).all()
 

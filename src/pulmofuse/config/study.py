@@ -79,6 +79,24 @@ class EvaluationConfig(Node):
     explain_examples: Annotated[int, Field(ge=0, le=24)] = 6
     controls: bool = True
 
+    @property
+    def calibration_kinds(self) -> str | tuple[str, ...]:
+        """The kind of calibration, or those to choose from, the simplest first."""
+        if self.calibration != "auto":
+            return self.calibration
+        smooth = ("temperature", "vector", "beta")
+        return (*smooth, "isotonic") if self.conformal is None else smooth
+
+    @model_validator(mode="after")
+    def _sets_keep_their_promise(self) -> EvaluationConfig:
+        """An isotonic map fits its own rows too well for sets that are cut on the same rows."""
+        if self.calibration == "isotonic" and self.conformal is not None:
+            raise ValueError(
+                "an isotonic map costs prediction sets up to 4 points of their coverage;"
+                " set conformal to null, or calibration to beta"
+            )
+        return self
+
     @field_validator("threshold", mode="before")
     @classmethod
     def _threshold_is_a_choice_or_one_target(cls, given: Any) -> Any:

@@ -99,7 +99,7 @@ def fit_feature_fusion(
             raw[keep],
             y[keep],
             len(classes),
-            config.evaluation.calibration,
+            config.evaluation.calibration_kinds,
             patients.patients["patient_id"].astype(str).to_numpy()[keep],
         )
     return fusion, f"best validation AUC {history['val_auc'].max():.3f}"

@@ -111,7 +111,7 @@ def train_unimodal(
             )
         )
     chosen = records[records["split"] == Split.VAL]
-    calibration = _calibrate(model, chosen, instances, classes, config.evaluation.calibration)
+    calibration = _calibrate(model, chosen, instances, classes, config.evaluation.calibration_kinds)
     return Unimodal(modality, part, model, calibration), _note(curves)
 
 
@@ -252,7 +252,7 @@ def _calibrate(
     records: pd.DataFrame,
     instances: np.ndarray,
     classes: Sequence[str],
-    kind: str,
+    kind: str | Sequence[str],
 ) -> CalibrationMap:
     seen = infer_records(frozen(model), instances, *instance_rows(records))
     y = codes(records["y_true"], classes)

@@ -64,7 +64,7 @@ def fit_calibration(
     p: ArrayLike,
     y: ArrayLike,
     n_classes: int | None = None,
-    kind: str = "vector",
+    kind: str | Sequence[str] = "vector",
     groups: ArrayLike | None = None,
 ) -> CalibrationMap:
     """Fit a calibration to validation data.
@@ -76,8 +76,8 @@ def fit_calibration(
         p: (n, classes) probabilities.
         y: (n,) int, true classes.
         n_classes: checked against `p` if given.
-        kind: one of `KINDS`, or "auto" for that of `choose_kind`.
-        groups: (n,) patient of each row, for "auto"; each row by itself if not given.
+        kind: one of `KINDS`, or several to let `choose_kind` choose.
+        groups: (n,) patient of each row, for the choice; each row by itself if not given.
 
     Raises:
         StudyError: `p` is not finite, or does not have `n_classes` columns.
@@ -95,12 +95,17 @@ def fit_calibration(
         )
     if len(truth) == 0:
         return identity_calibration(k)
-    if kind == "auto":
-        kind = choose_kind(raw, truth, groups)
+    if not isinstance(kind, str):
+        kind = choose_kind(raw, truth, groups, kind)
     return _fit(raw, truth, kind)
 
 
-def choose_kind(p: FloatArray, y: NDArray[np.intp], groups: ArrayLike | None = None) -> str:
+def choose_kind(
+    p: FloatArray,
+    y: NDArray[np.intp],
+    groups: ArrayLike | None = None,
+    kinds: Sequence[str] = KINDS,
+) -> str:
     """The kind with the least cross-fitted log loss, or a simpler one that is as good.
 
     As good is a mean loss within one standard error of the paired difference to the best one's
@@ -111,12 +116,13 @@ def choose_kind(p: FloatArray, y: NDArray[np.intp], groups: ArrayLike | None = N
         p: (n, classes) probabilities.
         y: (n,) true classes.
         groups: (n,) patient of each row, kept together.
+        kinds: to choose from, the simplest first.
     """
-    losses = cross_fitted_losses(p, y, KINDS, groups)
+    losses = cross_fitted_losses(p, y, kinds, groups)
     if losses is None:
         return "vector"
-    best = min(KINDS, key=lambda kind: float(losses[kind].mean()))
-    for kind in KINDS:
+    best = min(kinds, key=lambda kind: float(losses[kind].mean()))
+    for kind in kinds:
         excess = losses[kind] - losses[best]
         if excess.mean() <= excess.std() / np.sqrt(len(excess)):
             return kind
@@ -166,4 +172,4 @@ def _fit(p: FloatArray, y: NDArray[np.intp], kind: str) -> CalibrationMap:
         return fit_isotonic(p, y)
     if kind == "beta":
         return fit_beta(p, y)
-    raise ValueError(f"no calibration is called {kind!r}; there are {', '.join(KINDS)}, auto")
+    raise ValueError(f"no calibration is called {kind!r}; there are {', '.join(KINDS)}")
