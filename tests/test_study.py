@@ -88,6 +88,7 @@ def test_a_study_leaves_every_file_that_the_design_names(finished: Finished) -> 
         "manifest.parquet", "audit.json", "config.resolved.yaml", "checkpoints", "excluded.csv",
         "predictions.parquet", "metrics.json", "comparison.csv", "figures", "report.html",
         "model_card.md", "bundle/bundle.json", "study.json", "examples/index.json",
+        "calibration.csv", "calibration_measures.csv", "conformal.csv",
     ):  # fmt: skip
         assert (finished.out / name).exists(), name
     assert not list(finished.out.rglob("*.pkl"))
