@@ -22,7 +22,7 @@ from machine import facts, write
 
 from pulmofuse.config import parse_config
 from pulmofuse.evaluation import fit_calibration, fusion_gain, roc_auc
-from pulmofuse.evaluation.scoring import equal_mass_ece, log_loss
+from pulmofuse.evaluation.reliability import ece, log_loss
 from pulmofuse.fusion import discount, estimate_rho, fuse, own_evidence
 from pulmofuse.inference import Scores
 from pulmofuse.pipeline import Cohort, PatientScores, decide, fit_decision_fusion, fusion_patients
@@ -106,7 +106,7 @@ def rules(name: str, strength: tuple[float, ...], rho: float, seeds: int) -> dic
                 )  # fmt: skip
                 line |= {
                     f"auc_{kind}_{rule}": auc(y, q[:, 1]),
-                    f"ece_{kind}_{rule}": equal_mass_ece(y, q, 1),
+                    f"ece_{kind}_{rule}": float(ece(y, q, None, 1)),
                     f"log_loss_{kind}_{rule}": float(log_loss(y, q)),
                 }
             line[f"auc_loss_{kind}"] = line["auc_bayes"] - line[f"auc_{kind}_one"]

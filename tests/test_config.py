@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulmofuse.config import StudyConfig, dump_config, load_config, parse_config
+from pulmofuse.config import StudyConfig, ThresholdTarget, dump_config, load_config, parse_config
 from pulmofuse.errors import ConfigError
 from pulmofuse.schema import Label, Modality
 
@@ -76,6 +76,12 @@ class TestValue:
         [
             ("seed: -1", 6, "seed: should be greater than or equal to 0 (given: -1)"),
             ("seed: 1.5", 6, "seed: should be a valid integer"),
+            ("evaluation: {calibration: isotonic}", 6, "set conformal to null"),
+            ("evaluation: {threshold: best}", 6, "evaluation.threshold: should be argmax"),
+            ("evaluation: {threshold: {sensitivity: 95}}", 6, "numbers between 0 and 1"),
+            ("evaluation: {threshold: {sensitivity: .9, specificity: .9}}", 6, "a mapping of"),
+            ("evaluation: {threshold: {confidence: .9}}", 6, "a mapping of sensitivity or"),
+            ("evaluation: {threshold: {sensitivty: .9}}", 6, "a mapping of sensitivity or"),
             ("seed: often", 6, "(given: 'often')"),
             ("ct:", 6, "ct: should hold keys and values; leave it out to take the defaults"),
             ("ct: {preprocessing: {size: 16}}", 6, "ct.preprocessing.size: "),
@@ -90,7 +96,7 @@ class TestValue:
             ("fusion: {dependence_weight: 1.01}", 6, "fusion.dependence_weight: "),
             ("fusion: {dependence_rho: 1.01}", 6, "fusion.dependence_rho: "),
             ("fusion: {dependence_rho: 0.3, dependence_weight: 0.5}", 6, "not both"),
-            ("evaluation: {threshold: 0.5}", 6, "'argmax' or 'youden' (given: 0.5)"),
+            ("evaluation: {threshold: 0.5}", 6, "evaluation.threshold: should be argmax, youden,"),
             ("cough: {preprocessing: {f_max_hz: 9000}}", 6, "f_max_hz <= sample_rate_hz / 2"),
             (
                 "cough: {preprocessing: {bandwidth_hz: 3400}}",
@@ -432,3 +438,9 @@ def test_a_part_given_in_part_keeps_the_other_defaults_of_its_place(
     for name in place.split("."):
         value = getattr(value, name)
     assert value == kept
+
+
+def test_an_operating_point_may_be_a_promise() -> None:
+    config = parse_config(MINIMAL + "evaluation: {threshold: {sensitivity: 0.95}}")
+    assert config.evaluation.threshold == ThresholdTarget(sensitivity=0.95)
+    assert parse_config(dump_config(config)) == config

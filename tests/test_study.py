@@ -89,6 +89,7 @@ def test_a_study_leaves_every_file_that_the_design_names(finished: Finished) -> 
         "predictions.parquet", "metrics.json", "comparison.csv", "figures", "report.html",
         "model_card.md", "bundle/bundle.json", "study.json", "examples/index.json",
         "fusion_controls.csv", "rho_curve.csv", "shapley.csv",
+        "calibration.csv", "calibration_measures.csv", "conformal.csv",
     ):  # fmt: skip
         assert (finished.out / name).exists(), name
     assert not list(finished.out.rglob("*.pkl"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -21,6 +22,7 @@ from pulmofuse.errors import PulmofuseError
 
 if TYPE_CHECKING:
     from pulmofuse.config import StudyConfig
+    from pulmofuse.inference import Prediction
 
 #: Exit code of an error that the user can act on (also typer's code for wrong usage).
 EXIT_USER_ERROR = 2
@@ -226,12 +228,18 @@ def predict(
     cxr: Annotated[Path | None, typer.Option(help="Frontal chest X-ray.", metavar="FILE")] = None,
     cough: Annotated[Path | None, typer.Option(help="Cough recording.", metavar="FILE")] = None,
     method: Annotated[str, typer.Option(help="How several files are joined.")] = "log_odds",
+    prevalence: Annotated[
+        float | None,
+        typer.Option(help="Share of the positive class where this is used, e.g. 0.02."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Predict from one file of each modality at hand."""
     from pulmofuse.inference import Predictor
 
-    result = Predictor.load(bundle).predict(ct=ct, cxr=cxr, cough=cough, method=method)
+    result = Predictor.load(bundle).predict(
+        ct=ct, cxr=cxr, cough=cough, method=method, prevalence=prevalence
+    )
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=2))
         return
@@ -249,9 +257,20 @@ def predict(
         table.add_row(Text(name), *singles, f"{p:.3f}")
     console = Console()
     console.print(table)
+    for line in _about(result):
+        console.print(Text(line))
     for warning in result.warnings:
         console.print(Text.assemble(("note:", "yellow"), f" {warning}"))
     console.print("[bold]Research use only, not a medical device.[/bold]")
+
+
+def _about(result: Prediction) -> Iterator[str]:
+    """What to know of a prediction beside its probabilities."""
+    if result.prevalence is not None:
+        yield f"for a prevalence of {result.prevalence:.3g}"
+    if result.prediction_set is not None and result.coverage is not None:
+        named = ", ".join(result.prediction_set) or "none: unlike the usual patients of any class"
+        yield f"prediction set at {result.coverage:.0%} coverage: {named}"
 
 
 def _load(

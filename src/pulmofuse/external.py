@@ -38,6 +38,7 @@ from pulmofuse.pipeline import (
     remove_true_pairs,
     require_records,
     scan,
+    write_calibration,
     write_true_pairs,
 )
 from pulmofuse.schema import (
@@ -98,6 +99,14 @@ def evaluate_external(
         write_parquet(out / "predictions.parquet", predictions)
         write_json(out / "metrics.json", rows)
         write_csv(out / "comparison.csv", table)
+        write_calibration(
+            out,
+            predictions,
+            bundle.classes,
+            bundle.positive,
+            bundle.conformal,
+            config.evaluation.confidence,
+        )
         write_csv(out / "excluded.csv", cohort.excluded)
         reporter.finish(str(out / "comparison.csv"))
         _show_pairs(config, bundle, pairs, manifest, everything.excluded, scores, out, reporter)

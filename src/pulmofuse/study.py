@@ -16,7 +16,7 @@ import pandas as pd
 import pulmofuse
 from pulmofuse.config import StudyConfig, dump_config
 from pulmofuse.curation import split_hash, stop_on_leaks
-from pulmofuse.evaluation import comparison_table, evaluate, fusion_gain
+from pulmofuse.evaluation import Conformal, comparison_table, evaluate, fusion_gain
 from pulmofuse.evaluation.matching import CONFOUNDERS
 from pulmofuse.files import (
     read_json,
@@ -38,6 +38,7 @@ from pulmofuse.inference import (
 )
 from pulmofuse.pipeline import (
     AUDIT_FILES,
+    CALIBRATION_FILES,
     FINDINGS_FILES,
     FUSION_CONTROL_FILES,
     POWER_FILE,
@@ -56,6 +57,7 @@ from pulmofuse.pipeline import (
     feature_predictions,
     fit_decision_fusion,
     fit_feature_fusion,
+    fit_prediction_sets,
     fusion_patients,
     locked,
     operating_points,
@@ -76,6 +78,7 @@ from pulmofuse.pipeline import (
     weights_key,
     without_leaks,
     write_audit,
+    write_calibration,
     write_examples,
     write_explanations,
     write_findings,
@@ -106,6 +109,7 @@ class _Run:
     feature: FeatureFusion | None = None
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
     thresholds: dict[str, float] = field(default_factory=dict)
+    conformal: Conformal | None = None
 
 
 def run_study(
@@ -255,7 +259,8 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
 
     outputs = [scores / f"{modality.value}.parquet", scores / f"{modality.value}.npy"]
     title = f"Score the {modality.value} records"
-    run.steps.run(f"score-{modality.value}", title, [key], outputs, score)
+    inputs = [key, config.evaluation.calibration_kinds]
+    run.steps.run(f"score-{modality.value}", title, inputs, outputs, score)
     run.scores[modality] = Scores.load(scores, modality.value)
 
 
@@ -304,11 +309,14 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
     positive = config.target.positive
     run.thresholds = operating_points(joined, classes, positive, config.evaluation.threshold)
     run.predictions = decide(joined, classes, positive, run.thresholds)
+    if config.evaluation.conformal is not None:
+        coverage = config.evaluation.conformal.coverage
+        run.conformal = fit_prediction_sets(run.predictions, classes, coverage)
     write_parquet(run.out / "predictions.parquet", run.predictions)
 
 
 def _evaluate(run: _Run) -> None:
-    """Compute every figure; writes metrics.json and comparison.csv. This opens the test set."""
+    """Compute every figure; writes metrics.json and tables. This opens the test set."""
     config, out = run.config, run.out
     classes, positive = config.target.classes, config.target.positive
 
@@ -317,6 +325,8 @@ def _evaluate(run: _Run) -> None:
         rows = evaluate(*arguments)
         write_json(out / "metrics.json", rows + fusion_gain(*arguments))
         write_csv(out / "comparison.csv", comparison_table(rows))
+        confidence = config.evaluation.confidence
+        write_calibration(out, run.predictions, classes, positive, run.conformal, confidence)
         return f"{len(rows):,} figures"
 
     inputs = [
@@ -326,7 +336,8 @@ def _evaluate(run: _Run) -> None:
         config.seed,
         cells_key(run.predictions),
     ]
-    outputs = [out / "metrics.json", out / "comparison.csv"]
+    tables = CALIBRATION_FILES if run.conformal is not None else CALIBRATION_FILES[:2]
+    outputs = [out / name for name in ("metrics.json", "comparison.csv", *tables)]
     run.steps.run("evaluate", "Evaluate on the test patients", inputs, outputs, work)
 
 
@@ -469,6 +480,8 @@ def _bundle(run: _Run, cohort: Cohort) -> None:
         decision=run.decision,
         feature=run.feature,
         thresholds=run.thresholds,
+        conformal=run.conformal,
+        deployment_prevalence=config.evaluation.deployment_prevalence,
         facts={
             "warnings": [
                 {"modality": c["modality"], "text": c["detail"]}

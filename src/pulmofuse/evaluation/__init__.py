@@ -3,9 +3,10 @@
 from pulmofuse.evaluation.bootstrap import cluster_weights, percentile_interval
 from pulmofuse.evaluation.calibration import (
     Calibration,
+    CalibrationMap,
+    calibration_from_dict,
     fit_calibration,
     identity_calibration,
-    youden_threshold,
 )
 from pulmofuse.evaluation.comparison import (
     PER_RECORD,
@@ -15,22 +16,60 @@ from pulmofuse.evaluation.comparison import (
     fusion_gain,
     paired_difference,
 )
+from pulmofuse.evaluation.conformal import Conformal, conformal_sets, fit_conformal
 from pulmofuse.evaluation.metrics import METRICS, confusion, roc_auc
+from pulmofuse.evaluation.prevalence import reweight, with_prevalence
+from pulmofuse.evaluation.reliability import (
+    brier_parts,
+    classwise_ece,
+    cox_line,
+    ece,
+    ece_debiased,
+    ece_floor,
+    log_loss,
+    reliability_curve,
+    wilson_interval,
+)
+from pulmofuse.evaluation.thresholds import (
+    bagged_youden_threshold,
+    sensitivity_threshold,
+    specificity_threshold,
+    youden_threshold,
+)
 
 __all__ = [
     "METRICS",
     "PER_RECORD",
     "UNIMODAL",
     "Calibration",
+    "CalibrationMap",
+    "Conformal",
+    "bagged_youden_threshold",
+    "brier_parts",
+    "calibration_from_dict",
+    "classwise_ece",
     "cluster_weights",
     "comparison_table",
+    "conformal_sets",
     "confusion",
+    "cox_line",
+    "ece",
+    "ece_debiased",
+    "ece_floor",
     "evaluate",
     "fit_calibration",
+    "fit_conformal",
     "fusion_gain",
     "identity_calibration",
+    "log_loss",
     "paired_difference",
     "percentile_interval",
+    "reliability_curve",
+    "reweight",
     "roc_auc",
+    "sensitivity_threshold",
+    "specificity_threshold",
+    "wilson_interval",
+    "with_prevalence",
     "youden_threshold",
 ]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pulmofuse.config import EvaluationConfig
 from pulmofuse.evaluation.bootstrap import percentile_interval
 from pulmofuse.evaluation.metrics import IntArray, brier, roc_auc
-from pulmofuse.evaluation.scoring import equal_mass_ece, log_loss
+from pulmofuse.evaluation.reliability import ece, log_loss
 from pulmofuse.fusion import copula_ranks, discount, fuse, own_evidence
 from pulmofuse.statistics import FloatArray
 
@@ -223,7 +223,7 @@ def _figures(
     values = (
         roc_auc(y, fused, None, positive),
         brier(y, fused, None, positive),
-        equal_mass_ece(y, fused, positive),
+        ece(y, fused, None, positive),
         log_loss(y, fused),
     )
     return np.array([float(value) for value in values])

@@ -24,7 +24,7 @@ from torch import nn
 
 from pulmofuse.config import CoughConfig, CtConfig, CxrConfig
 from pulmofuse.errors import BundleError
-from pulmofuse.evaluation import Calibration
+from pulmofuse.evaluation import CalibrationMap, Conformal, calibration_from_dict
 from pulmofuse.files import atomic_path, write_json
 from pulmofuse.fusion import discount, fuse
 from pulmofuse.models import (
@@ -51,7 +51,7 @@ class Unimodal:
     modality: Modality
     config: CtConfig | CxrConfig | CoughConfig
     model: Classifier
-    calibration: Calibration
+    calibration: CalibrationMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ class FeatureFusion:
     hidden: int
     dropout: float
     modality_dropout: float
-    calibration: dict[str, Calibration]
+    calibration: dict[str, CalibrationMap]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +133,9 @@ class Bundle:
         feature: the feature-level fusion, if trained.
         thresholds: "subset|method" -> operating point on p of the positive class.
         facts: fingerprints, versions and the audit's warnings, as JSON values.
+        conformal: prediction sets, if the study made them.
+        deployment_prevalence: share of the positive class where predictions are made, in (0, 1);
+            None for that of the study.
     """
 
     name: str
@@ -144,6 +147,8 @@ class Bundle:
     feature: FeatureFusion | None
     thresholds: dict[str, float]
     facts: dict[str, Any] = field(default_factory=dict)
+    conformal: Conformal | None = None
+    deployment_prevalence: float | None = None
 
 
 def build_model(
@@ -256,6 +261,8 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
             "calibration": {k: c.to_dict() for k, c in feature.calibration.items()},
         },
         "thresholds": bundle.thresholds,
+        "conformal": None if bundle.conformal is None else bundle.conformal.to_dict(),
+        "deployment_prevalence": bundle.deployment_prevalence,
         "facts": bundle.facts,
     }
 
@@ -282,9 +289,13 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
         if findings:
             model.learn_findings(findings)
         _load_weights(folder / f"{modality.value}.safetensors", model)
-        calibration = Calibration.from_dict(part["calibration"])
+        calibration = calibration_from_dict(part["calibration"])
         unimodal[modality] = Unimodal(modality, config, model, calibration)
     decision = content["decision"]
+    # Bundles of before have neither of these two.
+    sets, prevalence = content.get("conformal"), content.get("deployment_prevalence")
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise BundleError("deployment_prevalence", f"is {prevalence}, no share", _REMEDY)
     return Bundle(
         name=content["name"],
         question=content["question"],
@@ -302,6 +313,8 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
         feature=_load_feature(folder, content["feature"], unimodal, len(classes)),
         thresholds={key: float(value) for key, value in content["thresholds"].items()},
         facts=dict(content["facts"]),
+        conformal=None if sets is None else Conformal.from_dict(sets, classes),
+        deployment_prevalence=prevalence,
     )
 
 
@@ -318,7 +331,7 @@ def _load_feature(
         dims, n_classes, content["hidden"], content["dropout"], content["modality_dropout"]
     )
     _load_weights(folder / "fusion.safetensors", model)
-    calibration = {k: Calibration.from_dict(c) for k, c in content["calibration"].items()}
+    calibration = {k: calibration_from_dict(c) for k, c in content["calibration"].items()}
     return FeatureFusion(
         model, content["hidden"], content["dropout"], content["modality_dropout"], calibration
     )

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from pulmofuse.errors import BundleError
+from pulmofuse.evaluation import conformal_sets, reweight, with_prevalence
 from pulmofuse.inference.bundle import Bundle, load_bundle
 from pulmofuse.inference.scoring import findings_probabilities
 from pulmofuse.models import frozen
@@ -46,6 +47,12 @@ class Prediction:
         research_use_only: always true.
         attention: modality -> weight of each slice or window that the model was shown, in order
             and summing to 1; only modalities whose model has attention.
+        prediction_set: classes that the patient may have, a set that holds the true one for the
+            share `coverage` of the patients of each class. It may be empty (unlike the usual
+            patients of every class); None where the study made no sets.
+        coverage: what the set promises; None without one.
+        prevalence: share of the positive class that the probabilities and the threshold are given
+            for; None for that of the study.
     """
 
     subset: str
@@ -59,6 +66,9 @@ class Prediction:
     findings: dict[str, float] = field(default_factory=dict)
     research_use_only: bool = True
     attention: dict[str, list[float]] = field(default_factory=dict)
+    prediction_set: tuple[str, ...] | None = None
+    coverage: float | None = None
+    prevalence: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON value."""
@@ -84,6 +94,7 @@ class Predictor:
         cxr: Path | str | bytes | None = None,
         cough: Path | str | bytes | None = None,
         method: str = DEFAULT_METHOD,
+        prevalence: float | None = None,
     ) -> Prediction:
         """Predict from one file (path or content) of each modality at hand.
 
@@ -92,10 +103,15 @@ class Predictor:
             cxr: a frontal chest X-ray (PNG, JPEG, DICOM).
             cough: a cough recording (WAV, FLAC, OGG, MP3).
             method: "log_odds", "mean", "weighted_mean" or "gated_attention".
+            prevalence: share of the positive class where the prediction is used, in (0, 1); the
+                bundle's `deployment_prevalence`, else the share in the study, if not given.
+                Probabilities and threshold move with it; the call of two classes, the evidence
+                and the prediction set do not.
 
         Raises:
             UnreadableFile: a file cannot be read.
-            BundleError: nothing was given, or the bundle knows no such modality or method.
+            BundleError: nothing was given, or the bundle knows no such modality or method, or a
+                prevalence is out of range or of no class.
         """
         pairs = ((Modality.CT, ct), (Modality.CXR, cxr), (Modality.COUGH, cough))
         given = {modality: source for modality, source in pairs if source is not None}
@@ -113,6 +129,11 @@ class Predictor:
             m.value: s.attention.tolist() for m, s in seen.items() if s.attention is not None
         }
         described = self._describe(subset, method, fused, p, attention)
+        described = self._with_set(described, fused)
+        if prevalence is None:
+            prevalence = self.bundle.deployment_prevalence
+        if prevalence is not None:
+            described = self._carried(described, prevalence)
         return replace(described, findings=self._findings(seen))
 
     def _check(self, given: dict[Modality, Any], method: str) -> None:
@@ -182,6 +203,60 @@ class Predictor:
             names = tuple(finding.value for finding in model.findings)
             found |= _named(names, findings_probabilities(model, inferred.features)[0])
         return found
+
+    def _with_set(self, described: Prediction, fused: np.ndarray) -> Prediction:
+        """The prediction with its set.
+
+        Sets are cut under the study's prior, as they were fitted: a promise per class holds
+        at any prevalence.
+        """
+        conformal, key = self.bundle.conformal, f"{described.subset}|{described.method}"
+        if conformal is None or key not in conformal.thresholds:
+            return described
+        limits, classes = conformal.thresholds[key], self.bundle.classes
+        inside = conformal_sets([limits[name] for name in classes], fused[None])[0]
+        notes = tuple(
+            f"too few validation patients of {name}: every prediction set holds it"
+            for name in classes
+            if limits[name] is None
+        )
+        return replace(
+            described,
+            prediction_set=tuple(n for n, held in zip(classes, inside, strict=True) if held),
+            coverage=conformal.coverage,
+            warnings=described.warnings + notes,
+        )
+
+    def _carried(self, described: Prediction, prevalence: float) -> Prediction:
+        """The prediction under another prevalence, with the threshold carried along."""
+        classes, positive = self.bundle.classes, self.bundle.positive
+        if positive is None:
+            raise BundleError("prevalence", "this bundle has no positive class", "give none")
+        if not 0 < prevalence < 1:
+            raise BundleError(f"prevalence {prevalence}", "is no share", "give 0.02 for 2 %")
+        i, prior = classes.index(positive), self.bundle.decision.prior
+        there = with_prevalence(prior, i, prevalence)
+
+        def carry(p: dict[str, float]) -> dict[str, float]:
+            return _named(classes, reweight([p[name] for name in classes], prior, there))
+
+        probabilities, threshold = carry(described.probabilities), described.threshold
+        if threshold is not None:
+            # A threshold just above 1 calls nobody positive, there as here.
+            bounded = min(threshold, 1.0)
+            moved = {classes[1 - i]: 1 - bounded, positive: bounded}
+            threshold = carry(moved)[positive] if threshold <= 1 else threshold
+        predicted = described.predicted
+        if threshold is None:
+            predicted = max(probabilities, key=lambda name: probabilities[name])
+        return replace(
+            described,
+            probabilities=probabilities,
+            predicted=predicted,
+            threshold=threshold,
+            by_modality={m: carry(p) for m, p in described.by_modality.items()},
+            prevalence=prevalence,
+        )
 
     def _describe(
         self,

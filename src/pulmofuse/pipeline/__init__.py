@@ -1,6 +1,11 @@
 """The parts that a study and an external evaluation are made of."""
 
 from pulmofuse.pipeline.audits import AUDIT_FILES, write_audit
+from pulmofuse.pipeline.calibrating import (
+    CALIBRATION_FILES,
+    fit_prediction_sets,
+    write_calibration,
+)
 from pulmofuse.pipeline.cohort import (
     Cohort,
     describe_cohort,
@@ -66,6 +71,7 @@ from pulmofuse.pipeline.unlabelled import Unlabelled, unlabelled_images
 
 __all__ = [
     "AUDIT_FILES",
+    "CALIBRATION_FILES",
     "FINDINGS_FILES",
     "FINGERPRINTS",
     "FUSION_CONTROL_FILES",
@@ -92,6 +98,7 @@ __all__ = [
     "feature_predictions",
     "fit_decision_fusion",
     "fit_feature_fusion",
+    "fit_prediction_sets",
     "fusion_patients",
     "known_to_pretraining",
     "locked",
@@ -117,6 +124,7 @@ __all__ = [
     "weights_key",
     "without_leaks",
     "write_audit",
+    "write_calibration",
     "write_examples",
     "write_explanations",
     "write_findings",
