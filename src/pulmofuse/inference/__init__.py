@@ -11,6 +11,7 @@ from pulmofuse.inference.bundle import (
 )
 from pulmofuse.inference.explain import grad_cam
 from pulmofuse.inference.predictor import DEFAULT_METHOD, FEATURE_METHOD, Prediction, Predictor
+from pulmofuse.inference.prevalence import at_prevalence
 from pulmofuse.inference.scoring import (
     Scores,
     findings_probabilities,
@@ -28,6 +29,7 @@ __all__ = [
     "Predictor",
     "Scores",
     "Unimodal",
+    "at_prevalence",
     "build_model",
     "findings_probabilities",
     "grad_cam",
