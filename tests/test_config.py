@@ -88,6 +88,8 @@ class TestValue:
             ("fusion:\n  rules:\n    - mean\n    - max\n", 9, "fusion.rules.1: "),
             ("fusion: {rules: [mean, mean]}", 6, "a rule is named twice"),
             ("fusion: {dependence_weight: 1.01}", 6, "fusion.dependence_weight: "),
+            ("fusion: {dependence_rho: 1.01}", 6, "fusion.dependence_rho: "),
+            ("fusion: {dependence_rho: 0.3, dependence_weight: 0.5}", 6, "not both"),
             ("evaluation: {threshold: 0.5}", 6, "'argmax' or 'youden' (given: 0.5)"),
             ("cough: {preprocessing: {f_max_hz: 9000}}", 6, "f_max_hz <= sample_rate_hz / 2"),
             (
@@ -172,6 +174,12 @@ class TestValue:
     )
     def test_of_a_needed_key(self, text: str, expected: str) -> None:
         assert expected in message(text)
+
+    def test_a_power_frame_of_three_classes(self) -> None:
+        three = "classes: [a, b, c], mapping: {normal: a, covid19: b, pneumonia: c}"
+        text = f"target: {{positive: a, {three}}}\nevaluation: {{power_frame: labels.csv}}"
+
+        assert "evaluation.power_frame counts positives" in message(MINIMAL + text)
 
     @pytest.mark.parametrize("value", ["1e-3", "0.001", "1.0e-3", "'0.001'"])
     def test_a_small_number_in_any_spelling(self, value: str) -> None:

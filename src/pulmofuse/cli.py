@@ -15,7 +15,7 @@ import typer
 
 from pulmofuse import __version__
 from pulmofuse.cli_data import DataRoot, audit, data_app
-from pulmofuse.cli_models import Overrides, pretrain
+from pulmofuse.cli_models import Overrides, power, pretrain
 from pulmofuse.cli_service import keys_app, serve
 from pulmofuse.console import Display, figure, print_comparison, print_crossval, print_table
 from pulmofuse.errors import PulmofuseError
@@ -39,6 +39,7 @@ app.command()(audit)
 app.command()(pretrain)
 app.command()(serve)
 app.add_typer(keys_app, name="keys")
+app.command()(power)
 
 DropLeaks = Annotated[
     bool,
@@ -217,6 +218,8 @@ def evaluate(
         table = evaluate_external(study_dir, data, data_root, folder, display)
     print_comparison(table)
     typer.echo(str(folder / "comparison.csv"))
+    if (folder / "pairs.csv").is_file():
+        typer.echo(f"Patients with several modalities, one by one: {folder / 'pairs.csv'}")
 
 
 @app.command()

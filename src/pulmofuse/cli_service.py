@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,13 +43,14 @@ def serve(
     ] = 32,
 ) -> None:
     """Serve predictions of a bundle over HTTP, with keys and an audit trail."""
-    from pulmofuse.service import ServiceSettings
+    from pulmofuse.service import ServiceSettings, explain_answer
     from pulmofuse.service import serve as run
 
     settings = ServiceSettings(
         rate_per_minute=rate_per_minute, burst=burst, max_in_flight=max_in_flight
     )
-    run(bundle, database, host, port, settings, lambda text: typer.echo(text, err=True))
+    say = partial(typer.echo, err=True)
+    run(bundle, database, host, port, settings, say, explain_answer)
 
 
 @keys_app.command("add")

@@ -20,6 +20,7 @@ from pulmofuse.evaluation import comparison_table, evaluate, fusion_gain
 from pulmofuse.evaluation.matching import CONFOUNDERS
 from pulmofuse.files import (
     read_json,
+    sha256_file,
     write_csv,
     write_json,
     write_parquet,
@@ -38,6 +39,8 @@ from pulmofuse.inference import (
 from pulmofuse.pipeline import (
     AUDIT_FILES,
     FINDINGS_FILES,
+    FUSION_CONTROL_FILES,
+    POWER_FILE,
     Cohort,
     PatientScores,
     Reporter,
@@ -65,6 +68,7 @@ from pulmofuse.pipeline import (
     scan,
     seen_in_pretraining,
     split_cohort,
+    study_power,
     table_hash,
     train_unimodal,
     training_inputs,
@@ -76,6 +80,7 @@ from pulmofuse.pipeline import (
     write_explanations,
     write_findings,
     write_fingerprints,
+    write_fusion_controls,
 )
 from pulmofuse.report import write_report
 from pulmofuse.schema import MANIFEST_COLUMNS, Modality, Split, write_manifest
@@ -96,6 +101,7 @@ class _Run:
     keys: dict[Modality, str] = field(default_factory=dict)
     parts: dict[Modality, Unimodal] = field(default_factory=dict)
     scores: dict[Modality, Scores] = field(default_factory=dict)
+    patients: PatientScores | None = None
     decision: DecisionFusion | None = None
     feature: FeatureFusion | None = None
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -134,8 +140,10 @@ def run_study(
             _train(run, cohort, modality)
         _fuse(run, cohort)
         _evaluate(run)
+        _power(run)
         _findings(run, cohort)
         _control(run, cohort)
+        _control_fusion(run, cohort)
         _illustrate(run, cohort)
         _bundle(run, cohort)
         return _report(run, cohort)
@@ -259,7 +267,7 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
     ]
     columns = ["record_id", "patient_id", "modality", "split", "y_true"]
     table = fusion_patients(cohort.records[columns], config.fusion.patients, classes, config.seed)
-    patients = PatientScores(table, run.scores, classes)
+    run.patients = patients = PatientScores(table, run.scores, classes)
     run.decision = fit_decision_fusion(patients, config, cohort)
     tables += decision_predictions(patients, run.decision, config.fusion.rules)
     settings = config.fusion.feature
@@ -322,6 +330,36 @@ def _evaluate(run: _Run) -> None:
     run.steps.run("evaluate", "Evaluate on the test patients", inputs, outputs, work)
 
 
+def _power(run: _Run) -> None:
+    """How many true pairs the claimed gain would take; writes power.json where a frame is given."""
+    config, path = run.config, run.out / POWER_FILE
+    if config.evaluation.power_frame is None:
+        path.unlink(missing_ok=True)
+        return
+    frame = run.data_root / config.evaluation.power_frame
+    title = "Ask how many true pairs the gain would take"
+    if not frame.is_file():
+        path.unlink(missing_ok=True)
+        run.reporter.step(title)
+        run.reporter.finish(f"left out: the label file {frame} is not there")
+        return
+
+    def work() -> str:
+        statement = study_power(run.out, frame)
+        write_json(path, statement)
+        return str(statement["sentence"])
+
+    inputs = [
+        pulmofuse.__version__,
+        config.target.model_dump(mode="json"),
+        config.evaluation.model_dump(mode="json"),
+        config.seed,
+        sha256_file(frame),
+        cells_key(run.predictions),
+    ]
+    run.steps.run("power", title, inputs, [path], work)
+
+
 def _findings(run: _Run, cohort: Cohort) -> None:
     """What the X-ray model says of findings, where it learnt them; writes `FINDINGS_FILES`."""
     config, part = run.config, run.parts.get(Modality.CXR)
@@ -368,6 +406,33 @@ def _control(run: _Run, cohort: Cohort) -> None:
         cells_key(run.predictions),
     ]
     run.steps.run("controls", "Negative controls", inputs, [out / "controls.csv"], work)
+
+
+def _control_fusion(run: _Run, cohort: Cohort) -> None:
+    """Try the fusion on noise, other pairings, acquisition alone; writes `FUSION_CONTROL_FILES`."""
+    config, patients, decision = run.config, run.patients, run.decision
+    assert patients is not None and decision is not None  # noqa: S101, PT018  # `_fuse` set them
+    outputs = [run.out / name for name in FUSION_CONTROL_FILES]
+    if not config.evaluation.fusion_controls or len(run.parts) < 2:
+        for path in outputs:
+            path.unlink(missing_ok=True)
+        return
+    inputs = [
+        pulmofuse.__version__,
+        config.seed,
+        config.target.model_dump(mode="json"),
+        config.fusion.model_dump(mode="json"),
+        config.evaluation.model_dump(mode="json"),
+        rows_hash(cohort.records, ["record_id", "patient_id", "split", "y_true", "traits"]),
+        cells_key(run.predictions),
+    ]
+    run.steps.run(
+        "fusion-controls",
+        "Controls on fusion",
+        inputs,
+        outputs,
+        lambda: write_fusion_controls(patients, decision, cohort, run.predictions, config, run.out),
+    )
 
 
 def _illustrate(run: _Run, cohort: Cohort) -> None:

@@ -29,6 +29,8 @@ class FusionConfig(Node):
     `patients`: "paired" joins the records of one patient; "simulated" joins records of one class
     and split (and says so on every row); "auto" takes true pairs where the data have them.
     `dependence_weight` is w of the log-odds rule: 1 is independence given the class.
+    `dependence_rho` assumes that correlation between any two modalities given the class instead,
+    and lets w follow from it for each number of modalities (`fusion.discount`).
     """
 
     patients: Literal["auto", "paired", "simulated"] = "auto"
@@ -38,6 +40,7 @@ class FusionConfig(Node):
         "log_odds",
     )
     dependence_weight: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    dependence_rho: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     feature: FusionTraining | None = FusionTraining()
 
     @model_validator(mode="after")
@@ -46,15 +49,27 @@ class FusionConfig(Node):
             raise ValueError("a rule is named twice in rules")
         return self
 
+    @model_validator(mode="after")
+    def _one_assumption(self) -> FusionConfig:
+        if self.dependence_rho is not None and self.dependence_weight != 1.0:
+            raise ValueError("give dependence_weight or dependence_rho, not both")
+        return self
+
 
 class EvaluationConfig(Node):
-    """Statistics of the report. `threshold`: how the operating point of two classes is set."""
+    """Statistics of the report.
+
+    `threshold`: how the operating point of two classes is set. `power_frame`: label file, relative
+    to the data root, of the people by whom the power statement counts.
+    """
 
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     threshold: Literal["argmax", "youden"] = "youden"
     explain_examples: Annotated[int, Field(ge=0, le=24)] = 6
     controls: bool = True
+    power_frame: Text | None = None
+    fusion_controls: bool = True
 
 
 class StudyConfig(Node):
@@ -74,6 +89,12 @@ class StudyConfig(Node):
     pretrain: PretrainConfig = PretrainConfig()
     fusion: FusionConfig = FusionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _power_of_two_classes(self) -> StudyConfig:
+        if self.evaluation.power_frame is not None and len(self.target.classes) != 2:
+            raise ValueError("evaluation.power_frame counts positives, and needs two classes")
+        return self
 
     def of(self, modality: Modality) -> CtConfig | CxrConfig | CoughConfig:
         """The part of the tree that belongs to one modality."""

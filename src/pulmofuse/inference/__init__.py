@@ -9,7 +9,8 @@ from pulmofuse.inference.bundle import (
     load_bundle,
     save_bundle,
 )
-from pulmofuse.inference.explain import grad_cam
+from pulmofuse.inference.explain import activation_map, grad_cam
+from pulmofuse.inference.explanation import Explanation, explain, explain_instances
 from pulmofuse.inference.predictor import DEFAULT_METHOD, FEATURE_METHOD, Prediction, Predictor
 from pulmofuse.inference.prevalence import at_prevalence
 from pulmofuse.inference.scoring import (
@@ -24,13 +25,17 @@ __all__ = [
     "FEATURE_METHOD",
     "Bundle",
     "DecisionFusion",
+    "Explanation",
     "FeatureFusion",
     "Prediction",
     "Predictor",
     "Scores",
     "Unimodal",
+    "activation_map",
     "at_prevalence",
     "build_model",
+    "explain",
+    "explain_instances",
     "findings_probabilities",
     "grad_cam",
     "instance_rows",

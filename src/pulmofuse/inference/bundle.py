@@ -26,7 +26,7 @@ from pulmofuse.config import CoughConfig, CtConfig, CxrConfig
 from pulmofuse.errors import BundleError
 from pulmofuse.evaluation import Calibration
 from pulmofuse.files import atomic_path, write_json
-from pulmofuse.fusion import fuse
+from pulmofuse.fusion import discount, fuse
 from pulmofuse.models import (
     Classifier,
     Ensemble,
@@ -64,6 +64,8 @@ class DecisionFusion:
         modality_priors: (modalities, classes) prior that each calibrated model assumes.
         auc_weights: (modalities,) weights of the weighted mean, chosen on validation data.
         dependence_weight: w of the log-odds rule where two or more modalities are present.
+        dependence_rho: assumed correlation given the class, from which w follows by the number of
+            modalities present (`fusion.discount`); None takes `dependence_weight`.
     """
 
     modalities: tuple[Modality, ...]
@@ -71,6 +73,18 @@ class DecisionFusion:
     modality_priors: np.ndarray
     auc_weights: np.ndarray
     dependence_weight: float
+    dependence_rho: float | None = None
+
+    def weight(self, n_present: int) -> float:
+        """W of the log-odds rule for so many modalities.
+
+        One modality alone has nothing to depend on, so its evidence is never discounted.
+        """
+        if n_present < 2:
+            return 1.0
+        if self.dependence_rho is not None:
+            return discount(n_present, self.dependence_rho)
+        return self.dependence_weight
 
     def rebase(self, p: np.ndarray) -> np.ndarray:
         """Probabilities (n, modalities, classes) of each modality under the fused prior.
@@ -82,17 +96,17 @@ class DecisionFusion:
         return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
     def apply(self, rule: str, p: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """Fuse (n, modalities, classes) by a rule; see `fusion.fuse`.
-
-        One modality alone has nothing to depend on, so its evidence is never discounted.
-        """
+        """Fuse (n, modalities, classes) by a rule; see `fusion.fuse`."""
         constants = {"prior": self.prior, "modality_priors": self.modality_priors}
         if rule != "log_odds":
             return fuse(rule, self.rebase(p), present, weights=self.auc_weights, **constants)
-        full = np.ones(len(self.modalities))
-        alone = fuse(rule, p, present, weights=full, **constants)
-        joint = fuse(rule, p, present, weights=full * self.dependence_weight, **constants)
-        return np.asarray(np.where((present.sum(axis=1) > 1)[:, None], joint, alone))
+        counts = present.sum(axis=1)
+        out = np.empty((len(p), p.shape[2]))
+        for n_present in np.unique(counts):
+            rows = counts == n_present
+            w = np.full(p.shape[1], self.weight(int(n_present)))
+            out[rows] = fuse(rule, p[rows], present[rows], weights=w, **constants)
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,6 +245,7 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
             "modality_priors": decision.modality_priors.tolist(),
             "auc_weights": decision.auc_weights.tolist(),
             "dependence_weight": decision.dependence_weight,
+            "dependence_rho": decision.dependence_rho,
         },
         "feature": None
         if feature is None
@@ -282,6 +297,7 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
             modality_priors=np.array(decision["modality_priors"], dtype=float),
             auc_weights=np.array(decision["auc_weights"], dtype=float),
             dependence_weight=float(decision["dependence_weight"]),
+            dependence_rho=decision.get("dependence_rho"),  # bundles of before have none
         ),
         feature=_load_feature(folder, content["feature"], unimodal, len(classes)),
         thresholds={key: float(value) for key, value in content["thresholds"].items()},

@@ -116,6 +116,10 @@ class PatientScores:
                     self.p_raw[i, j] = _joined(values[places, k:], weight)
                     self.has[i, j] = True
 
+    def on(self, patients: pd.DataFrame) -> PatientScores:
+        """The same scores on other patients, a table of `fusion_patients`."""
+        return PatientScores(patients, self._scores, self.classes)
+
     def of(self, subset: Sequence[Modality]) -> tuple[np.ndarray, np.ndarray]:
         """Which patients have all of `subset` (n,), and the presence mask (n, modalities)."""
         mask = np.array([m in subset for m in self.modalities])

@@ -18,7 +18,7 @@ export function show(answer, model, leftOut) {
   remarks(answer);
   const made = new Date(answer.created).toLocaleString();
   byId("stamp").textContent =
-    `Answer ${answer.id}, ${made}; model ${answer.model.name}, bundle ${answer.model.bundle}.`;
+    `Answer ${answer.id}, ${made}; model ${answer.model.name}, bundle ${answer.model.bundle_sha256.slice(0, 12)}.`;
   byId("answer").hidden = false;
 }
 
@@ -80,7 +80,7 @@ function contributions(answer, target) {
 }
 
 function quality(answer) {
-  const found = answer.quality ?? [];
+  const found = [...(answer.remarks ?? []), ...(answer.quality ?? [])];
   byId("quality").replaceChildren(
     ...found.map((remark) => {
       const kind = element("span", { className: remark.severity ?? "warn" }, readable(remark.modality));

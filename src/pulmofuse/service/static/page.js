@@ -57,6 +57,7 @@ async function begin() {
   byId("method").replaceChildren(
     ...model.methods.map((name) => element("option", { value: name }, readable(name))),
   );
+  byId("method").value = model.default_method;
   byId("options").hidden = model.modalities.length < 2 && !model.positive;
   refresh();
 }

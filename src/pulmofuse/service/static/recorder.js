@@ -75,7 +75,7 @@ function byMediaRecorder(stream, kind) {
 }
 
 async function bySamples(context, source) {
-  await context.audioWorklet.addModule("/static/samples-worklet.js");
+  await context.audioWorklet.addModule("/samples-worklet.js");
   const node = new AudioWorkletNode(context, "samples");
   const blocks = [];
   node.port.onmessage = (event) => blocks.push(event.data);
