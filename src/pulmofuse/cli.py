@@ -17,6 +17,7 @@ import typer
 from pulmofuse import __version__
 from pulmofuse.cli_data import DataRoot, audit, data_app
 from pulmofuse.cli_models import Overrides, power, pretrain
+from pulmofuse.cli_service import keys_app, serve
 from pulmofuse.console import Display, figure, print_comparison, print_crossval, print_table
 from pulmofuse.errors import PulmofuseError
 
@@ -38,6 +39,8 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command()(audit)
 app.command()(pretrain)
+app.command()(serve)
+app.add_typer(keys_app, name="keys")
 app.command()(power)
 
 DropLeaks = Annotated[

@@ -61,6 +61,10 @@ class StudyError(PulmofuseError):
     """A study cannot go on: too few patients, one class only, a locked output folder."""
 
 
+class ServiceError(PulmofuseError):
+    """The service cannot start, or its database or its keys are not as they must be."""
+
+
 def _one_line(text: str) -> str:
     """The text without line breaks and closing full stops; libraries' messages have both."""
     return " ".join(text.split()).rstrip(".")

@@ -6,6 +6,7 @@ predictor.predict(ct="slice.png", cough="cough.wav").probabilities
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pulmofuse.evaluation import conformal_sets, reweight, with_prevalence
 from pulmofuse.inference.bundle import Bundle, load_bundle
 from pulmofuse.inference.scoring import findings_probabilities
 from pulmofuse.models import frozen
-from pulmofuse.preprocessing import prepare
+from pulmofuse.preprocessing import Prepared, prepare
 from pulmofuse.schema import Modality, subset_name
 from pulmofuse.training import Inferred, infer_records
 
@@ -115,8 +116,45 @@ class Predictor:
         """
         pairs = ((Modality.CT, ct), (Modality.CXR, cxr), (Modality.COUGH, cough))
         given = {modality: source for modality, source in pairs if source is not None}
-        self._check(given, method)
-        seen = {modality: self._score(modality, source) for modality, source in given.items()}
+        self.check(given, method)
+        ready = {modality: self.prepare(modality, source) for modality, source in given.items()}
+        return self.conclude({m: self.infer(m, [one])[0] for m, one in ready.items()}, method)
+
+    def prepare(
+        self, modality: Modality, source: Path | str | bytes, name: str | None = None
+    ) -> Prepared:
+        """One file as the model of its modality reads it; `name` is what errors call it.
+
+        Raises:
+            UnreadableFile: the file cannot be read.
+        """
+        if isinstance(source, str):
+            source = Path(source)
+        return prepare(source, modality, self.bundle.unimodal[modality].config.preprocessing, name)
+
+    def infer(self, modality: Modality, prepared: Sequence[Prepared]) -> list[Inferred]:
+        """What the model of a modality says of each of several files, in one go."""
+        counts = np.array([len(one.instances) for one in prepared])
+        instances = np.concatenate([one.instances for one in prepared])
+        together = infer_records(
+            self._models[modality], instances, np.arange(len(instances)), counts
+        )
+        ends = np.cumsum(counts)
+        return [
+            Inferred(
+                together.p[i : i + 1],
+                together.features[i : i + 1],
+                None if together.attention is None else together.attention[end - n : end],
+                None if together.log_weight is None else together.log_weight[i : i + 1],
+            )
+            for i, (n, end) in enumerate(zip(counts, ends, strict=True))
+        ]
+
+    def conclude(
+        self, seen: Mapping[Modality, Inferred], method: str = DEFAULT_METHOD
+    ) -> Prediction:
+        """The prediction of one patient from what `infer` gave of each modality at hand."""
+        given = list(seen)
         p = {m: self.bundle.unimodal[m].calibration.apply(s.p)[0] for m, s in seen.items()}
         subset = subset_name(given)
         if len(given) == 1:
@@ -136,7 +174,12 @@ class Predictor:
             described = self._carried(described, prevalence)
         return replace(described, findings=self._findings(seen))
 
-    def _check(self, given: dict[Modality, Any], method: str) -> None:
+    def check(self, given: Collection[Modality], method: str) -> None:
+        """Refuse what the bundle cannot do, before a file is read.
+
+        Raises:
+            BundleError: nothing was given, or the bundle knows no such modality or method.
+        """
         known = [m.value for m in self.bundle.unimodal]
         if not given:
             raise BundleError("prediction", "no file was given", f"give one of {', '.join(known)}")
@@ -147,22 +190,16 @@ class Predictor:
                     f"this bundle has no {modality.value} model",
                     f"it reads {', '.join(known)}",
                 )
-        methods = ["log_odds", "mean", "weighted_mean"]
-        if self.bundle.feature is not None:
-            methods.append(FEATURE_METHOD)
-        if method not in methods:
+        if method not in self.methods:
             raise BundleError(
-                f"method {method!r}", "is not in this bundle", f"it knows {', '.join(methods)}"
+                f"method {method!r}", "is not in this bundle", f"it knows {', '.join(self.methods)}"
             )
 
-    def _score(self, modality: Modality, source: Path | str | bytes) -> Inferred:
-        """What the model of a modality says of one file."""
-        if isinstance(source, str):
-            source = Path(source)
-        preprocessing = self.bundle.unimodal[modality].config.preprocessing
-        instances = prepare(source, modality, preprocessing).instances
-        n = len(instances)
-        return infer_records(self._models[modality], instances, np.arange(n), np.array([n]))
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """How several modalities can be joined."""
+        rules = ("log_odds", "mean", "weighted_mean")
+        return rules if self.bundle.feature is None else (*rules, FEATURE_METHOD)
 
     def _stacked(self, p: dict[Modality, np.ndarray]) -> np.ndarray:
         """(1, modalities, classes); an absent modality is uniform, and never read."""
@@ -195,7 +232,7 @@ class Predictor:
             raw = feature.model.eval()(inputs, present).double().softmax(dim=1).numpy()
         return np.asarray(feature.calibration[subset].apply(raw)[0])
 
-    def _findings(self, seen: dict[Modality, Inferred]) -> dict[str, float]:
+    def _findings(self, seen: Mapping[Modality, Inferred]) -> dict[str, float]:
         """What the models of the given modalities say of findings."""
         found: dict[str, float] = {}
         for modality, inferred in seen.items():
