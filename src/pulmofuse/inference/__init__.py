@@ -12,7 +12,6 @@ from pulmofuse.inference.bundle import (
 from pulmofuse.inference.explain import activation_map, grad_cam
 from pulmofuse.inference.explanation import Explanation, explain, explain_instances
 from pulmofuse.inference.predictor import DEFAULT_METHOD, FEATURE_METHOD, Prediction, Predictor
-from pulmofuse.inference.prevalence import at_prevalence
 from pulmofuse.inference.scoring import (
     Scores,
     findings_probabilities,
@@ -32,7 +31,6 @@ __all__ = [
     "Scores",
     "Unimodal",
     "activation_map",
-    "at_prevalence",
     "build_model",
     "explain",
     "explain_instances",

@@ -118,7 +118,8 @@ class Predictor:
         given = {modality: source for modality, source in pairs if source is not None}
         self.check(given, method)
         ready = {modality: self.prepare(modality, source) for modality, source in given.items()}
-        return self.conclude({m: self.infer(m, [one])[0] for m, one in ready.items()}, method)
+        seen = {m: self.infer(m, [one])[0] for m, one in ready.items()}
+        return self.conclude(seen, method, prevalence)
 
     def prepare(
         self, modality: Modality, source: Path | str | bytes, name: str | None = None
@@ -151,9 +152,21 @@ class Predictor:
         ]
 
     def conclude(
-        self, seen: Mapping[Modality, Inferred], method: str = DEFAULT_METHOD
+        self,
+        seen: Mapping[Modality, Inferred],
+        method: str = DEFAULT_METHOD,
+        prevalence: float | None = None,
     ) -> Prediction:
-        """The prediction of one patient from what `infer` gave of each modality at hand."""
+        """The prediction of one patient from what `infer` gave of each modality at hand.
+
+        Args:
+            seen: of each modality, one file.
+            method: as in `predict`.
+            prevalence: as in `predict`.
+
+        Raises:
+            BundleError: the prevalence is out of range, or of no class.
+        """
         given = list(seen)
         p = {m: self.bundle.unimodal[m].calibration.apply(s.p)[0] for m, s in seen.items()}
         subset = subset_name(given)

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from pulmofuse import __version__
 from pulmofuse.errors import PulmofuseError, UnreadableFile
 from pulmofuse.files import sha256_json
-from pulmofuse.inference import DEFAULT_METHOD, Predictor, at_prevalence
+from pulmofuse.inference import DEFAULT_METHOD, Predictor
 from pulmofuse.io import Bounds, bounded
 from pulmofuse.io.kinds import look
 from pulmofuse.preprocessing import Prepared
@@ -219,9 +219,7 @@ class Answerer:
             if not isinstance(r, BaseException)
         }
         seen = {m: inferred for m, (_, inferred) in looked.items()}
-        prediction = self.predictor.conclude(seen, asked.method)
-        if asked.prevalence is not None:
-            prediction = at_prevalence(prediction, self.predictor.bundle, asked.prevalence)
+        prediction = self.predictor.conclude(seen, asked.method, asked.prevalence)
         remarks = {m: _remarks(m, prepared) for m, (prepared, _) in looked.items()}
         now = datetime.datetime.now(datetime.UTC)
         answer = {
@@ -234,7 +232,6 @@ class Answerer:
             },
             **prediction.to_dict(),
             "left_out": asked.left_out,
-            "prevalence": asked.prevalence,
             "remarks": [remark for some in remarks.values() for remark in some],
             "explanations": None,
             "research_use_only": True,

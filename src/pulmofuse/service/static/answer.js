@@ -34,7 +34,7 @@ function headline(answer, model, target, leftOut) {
       : `The study's operating point is ${percent(answer.threshold)}: this counts as ${readable(answer.predicted)}.`;
   const set = answer.prediction_set ?? [];
   const names = set.map(readable).join(" or ");
-  const coverage = model.conformal_coverage ? ` (${percent(model.conformal_coverage)} coverage)` : "";
+  const coverage = answer.coverage ? ` (${percent(answer.coverage)} coverage)` : "";
   let sets = "";
   if (set.length === 1) sets = ` The prediction set${coverage} holds ${names} alone.`;
   if (set.length > 1) sets = ` The prediction set${coverage} is ${names}: the models cannot tell.`;
