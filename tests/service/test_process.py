@@ -89,8 +89,10 @@ def running(
         bundle, str(home / "trail.sqlite"), home / "log", "--burst", "1000", by=spawn
     )
     server.start()
-    key = re.findall(r"pf_[0-9a-f]{12}_[\w-]{43}", server.log.read_text())
-    assert len(key) == 1
+    keys = re.findall(r"pf_[0-9a-f]{12}_[\w-]{43}", server.log.read_text())
+    # By itself, and in the address of the page.
+    assert len(keys) == 2
+    assert len(key := list(dict.fromkeys(keys))) == 1
     yield server.url, key[0]
 
     # Graceful end: a request that is half sent when SIGTERM comes is answered all the same.
