@@ -110,8 +110,8 @@ def running(
         answer = b"".join(iter(lambda: connection.recv(65_536), b""))
     assert answer.startswith(b"HTTP/1.1 200")
     assert server.wait() == 0
-    assert key[0] not in "".join(server.log.read_text().splitlines()[1:])
-    for line in server.log.read_text().splitlines()[2:]:
+    assert key[0] not in "".join(server.log.read_text().splitlines()[2:])
+    for line in server.log.read_text().splitlines()[3:]:
         assert {"time", "level", "event"} <= set(json.loads(line))
 
 
