@@ -74,28 +74,29 @@ def run(
     server = serving.Server.of_bundle(
         bundle, database, log, "--rate-per-minute", "1e6", "--burst", "100000", by=by
     )
-    for _ in range(rounds):
+    with server:
+        for _ in range(rounds):
+            restarts.append(server.start())
+            over = threading.Event()
+            threads = [
+                threading.Thread(target=client, args=(server.url, key, data, seen, over))
+                for _ in range(clients)
+            ]
+            for thread in threads:
+                thread.start()
+            time.sleep(random_.uniform(0.5, 2.0))
+            server.kill()
+            over.set()
+            for thread in threads:
+                thread.join()
         restarts.append(server.start())
-        over = threading.Event()
-        threads = [
-            threading.Thread(target=client, args=(server.url, key, data, seen, over))
-            for _ in range(clients)
-        ]
-        for thread in threads:
-            thread.start()
-        time.sleep(random_.uniform(0.5, 2.0))
-        server.kill()
-        over.set()
-        for thread in threads:
-            thread.join()
-    restarts.append(server.start())
-    before = len(seen.answers)
-    with httpx.Client(base_url=server.url, timeout=60) as session:
-        for mine in seen.unanswered:
-            answer = send(session, key, data, mine)
-            answer.raise_for_status()
-            seen.answers[mine] = answer.text
-    exit_code = server.stop()
+        before = len(seen.answers)
+        with httpx.Client(base_url=server.url, timeout=60) as session:
+            for mine in seen.unanswered:
+                answer = send(session, key, data, mine)
+                answer.raise_for_status()
+                seen.answers[mine] = answer.text
+        exit_code = server.stop()
     trail.close()
     return {
         "rounds": rounds, "answered": before, "sent_again": len(seen.unanswered),

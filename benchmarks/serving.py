@@ -137,6 +137,14 @@ class Server:
             raise RuntimeError("the server was not started")
         return self._process
 
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Whatever went wrong, no server stays behind."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
     def kill(self) -> None:
         """End it as a power cut would."""
         os.kill(self.process.pid, signal.SIGKILL)

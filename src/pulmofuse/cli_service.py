@@ -35,22 +35,22 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65_535)] = 8000,
     database: Database = _DATABASE,
     rate_per_minute: Annotated[
-        float, typer.Option(min=0.1, help="Requests of one key a minute.")
-    ] = 1200.0,
-    burst: Annotated[int, typer.Option(min=1, help="Requests of one key at once.")] = 100,
+        float | None, typer.Option(min=0.1, help="Requests of one key a minute.")
+    ] = None,
+    burst: Annotated[int | None, typer.Option(min=1, help="Requests of one key at once.")] = None,
     max_in_flight: Annotated[
-        int, typer.Option(min=1, help="Predictions in work and waiting; more get 503.")
-    ] = 32,
+        int | None,
+        typer.Option(min=1, help="Predictions in work and waiting; more get 503."),
+    ] = None,
 ) -> None:
     """Serve predictions of a bundle over HTTP, with keys and an audit trail."""
     from pulmofuse.service import ServiceSettings, explain_answer
     from pulmofuse.service import serve as run
 
-    settings = ServiceSettings(
-        rate_per_minute=rate_per_minute, burst=burst, max_in_flight=max_in_flight
-    )
-    say = partial(typer.echo, err=True)
-    run(bundle, database, host, port, settings, say, explain_answer)
+    limits = {"rate_per_minute": rate_per_minute, "burst": burst, "max_in_flight": max_in_flight}
+    given = {name: value for name, value in limits.items() if value is not None}
+    settings = ServiceSettings.model_validate(given)
+    run(bundle, database, host, port, settings, partial(typer.echo, err=True), explain_answer)
 
 
 @keys_app.command("add")

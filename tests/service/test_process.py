@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
+import schemathesis
+from hypothesis import given, settings
 from typer.testing import CliRunner
 
 from pulmofuse.cli import app
@@ -43,13 +45,17 @@ class Forked:
 
     def __init__(self, ask: Callable[[dict[str, Any]], Any], pid: int) -> None:
         self._ask, self.pid = ask, pid
+        self._code: int | None = None
 
     def poll(self) -> int | None:
-        code: int | None = self._ask({"poll": self.pid})
-        return code
+        if self._code is None:
+            self._code = self._ask({"poll": self.pid})
+        return self._code
 
     def wait(self, timeout: float) -> int:
-        return int(self._ask({"wait": self.pid}))
+        if self._code is None:
+            self._code = int(self._ask({"wait": self.pid}))
+        return self._code
 
 
 Spawn = Callable[[list[str], Path], Forked]
@@ -160,6 +166,26 @@ def test_a_body_shorter_than_it_declares_is_not_waited_for(running: tuple[str, s
     assert httpx.get(running[0] + "/readyz").json() == {"status": "ready"}
 
 
+def test_the_api_keeps_to_its_description(running: tuple[str, str]) -> None:
+    """`benchmarks/api_fuzz.py` tries hundreds, and says why two checks are left out."""
+    url, key = running
+    auth = {"X-API-Key": key}
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json", headers=auth)
+    known = schemathesis.checks
+    left_out = [known.positive_data_acceptance, known.ignored_auth]
+    tried = 0
+    for found in schema.get_all_operations():
+
+        @settings(max_examples=6, deadline=None, derandomize=True, database=None)
+        @given(case=found.ok().as_strategy())
+        def check(case: schemathesis.Case) -> None:
+            case.call_and_validate(headers=auth, excluded_checks=left_out)
+
+        check()
+        tried += 1
+    assert tried == 6
+
+
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_what_was_answered_survives_kill_9(
     bundle: Path, spawn: Spawn, tmp_path: Path, database: str, request: pytest.FixtureRequest
@@ -205,3 +231,17 @@ class TestCommands:
     @pytest.mark.parametrize("words", [["serve", "--help"], ["keys", "--help"]])
     def test_help(self, words: list[str]) -> None:
         assert "Usage" in RUNNER.invoke(app, words).output
+
+
+def test_hostile_uploads_are_refused_and_the_service_lives(
+    bundle: Path, spawn: Spawn, tmp_path: Path
+) -> None:
+    """Two hundred of them; `benchmarks/hostile_uploads.py` sends thousands and looks at memory."""
+    found = load("hostile_uploads").run(bundle, tmp_path, 200, seed=1, by=spawn)
+    assert found["bad"] == []
+    assert found["sent"] == 200
+    assert (found["ready_after"], found["exit_code"]) == (200, 0)
+    log = (tmp_path / "hostile.log").read_text()
+    assert "Traceback" not in log
+    assert "Miller" not in log
+    assert "unexpected error" not in log

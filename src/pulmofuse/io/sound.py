@@ -145,6 +145,9 @@ def _check_declared(name: str, rate: int, channels: int, frames: int) -> None:
             f"declares {frames:,} frames of {channels} channels, which no cough recording has",
             "cut the recording, or mend its header (write it again with `sox` or `ffmpeg`)",
         )
+    bounds = current_bounds()
+    if bounds is not None and bounds.announce is not None:
+        bounds.announce(channels * frames)
 
 
 def _check(name: str, samples: npt.NDArray[np.float32], rate: int) -> None:

@@ -25,7 +25,8 @@ class ServiceSettings(BaseModel):
         max_buffered_bytes: of all requests that are being read or worked on.
         max_parts: of one form.
         max_pixels, max_voxels, max_samples: what a file may unpack to (one plane, a volume, a
-            sound with all its channels). A volume of 512 x 512 x 150 fits.
+            sound with all its channels). The largest detectors (4,280 x 3,520), a volume of 512 x
+            512 x 120 and two minutes at 48 kHz fit; together with what waits, under 1.5 GiB.
         large_pixels: files that unpack to more than this are read one at a time.
         body_timeout_s: until the whole request must have arrived.
         predict_timeout_s: from then until the answer.
@@ -40,21 +41,21 @@ class ServiceSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_file_bytes: int = Field(64 * _MIB, gt=0)
-    max_body_bytes: int = Field(96 * _MIB, gt=0)
-    max_buffered_bytes: int = Field(192 * _MIB, gt=0)
-    max_parts: int = Field(16, gt=0)
-    max_pixels: int = Field(25_000_000, gt=0)
-    max_voxels: int = Field(40_000_000, gt=0)
-    max_samples: int = Field(12_000_000, gt=0)
-    large_pixels: int = Field(4_000_000, gt=0)
-    body_timeout_s: float = Field(30.0, gt=0)
-    predict_timeout_s: float = Field(30.0, gt=0)
-    max_in_flight: int = Field(32, gt=0)
+    max_file_bytes: int = Field(default=64 * _MIB, gt=0)
+    max_body_bytes: int = Field(default=80 * _MIB, gt=0)
+    max_buffered_bytes: int = Field(default=128 * _MIB, gt=0)
+    max_parts: int = Field(default=16, gt=0)
+    max_pixels: int = Field(default=16_000_000, gt=0)
+    max_voxels: int = Field(default=32_000_000, gt=0)
+    max_samples: int = Field(default=6_000_000, gt=0)
+    large_pixels: int = Field(default=4_000_000, gt=0)
+    body_timeout_s: float = Field(default=30.0, gt=0)
+    predict_timeout_s: float = Field(default=30.0, gt=0)
+    max_in_flight: int = Field(default=32, gt=0)
     workers: int = Field(default_factory=lambda: min(4, _cores()), gt=0)
     torch_threads: int = Field(default_factory=_cores, gt=0)
-    batch_window_s: float = Field(0.004, ge=0)
-    max_batch: int = Field(16, gt=0)
-    rate_per_minute: float = Field(1200.0, gt=0)
-    burst: int = Field(100, gt=0)
-    max_connections: int = Field(512, gt=0)
+    batch_window_s: float = Field(default=0.004, ge=0)
+    max_batch: int = Field(default=16, gt=0)
+    rate_per_minute: float = Field(default=1200.0, gt=0)
+    burst: int = Field(default=100, gt=0)
+    max_connections: int = Field(default=512, gt=0)
