@@ -226,12 +226,20 @@ def predict(
     cxr: Annotated[Path | None, typer.Option(help="Frontal chest X-ray.", metavar="FILE")] = None,
     cough: Annotated[Path | None, typer.Option(help="Cough recording.", metavar="FILE")] = None,
     method: Annotated[str, typer.Option(help="How several files are joined.")] = "log_odds",
+    gate: Annotated[
+        str, typer.Option(help="Files the models were not made for: refuse, warn or off.")
+    ] = "refuse",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Predict from one file of each modality at hand."""
-    from pulmofuse.inference import Predictor
+    from pulmofuse.inference import GATE_MODES, Predictor
 
-    result = Predictor.load(bundle).predict(ct=ct, cxr=cxr, cough=cough, method=method)
+    modes = {name: name for name in GATE_MODES}
+    if gate not in modes:
+        raise typer.BadParameter("give refuse, warn or off", param_hint="--gate")
+    result = Predictor.load(bundle).predict(
+        ct=ct, cxr=cxr, cough=cough, method=method, gate=modes[gate]
+    )
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=2))
         return
@@ -249,6 +257,9 @@ def predict(
         table.add_row(Text(name), *singles, f"{p:.3f}")
     console = Console()
     console.print(table)
+    for remark in result.quality:
+        line = f" {remark['modality']} {remark['text']}. {remark['remedy']}."
+        console.print(Text.assemble(("quality:", "yellow"), line))
     for warning in result.warnings:
         console.print(Text.assemble(("note:", "yellow"), f" {warning}"))
     console.print("[bold]Research use only, not a medical device.[/bold]")

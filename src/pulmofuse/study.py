@@ -56,6 +56,7 @@ from pulmofuse.pipeline import (
     feature_predictions,
     fit_decision_fusion,
     fit_feature_fusion,
+    fit_gates,
     fusion_patients,
     locked,
     operating_points,
@@ -482,6 +483,7 @@ def _bundle(run: _Run, cohort: Cohort) -> None:
             "training_patients": sorted(seen["patient_id"].dropna().unique()),
             "versions": versions(),
         },
+        gates=fit_gates(cohort, run.scores, config),
     )
     save_bundle(run.out / "bundle", bundle)
     run.reporter.finish(str(run.out / "bundle"))

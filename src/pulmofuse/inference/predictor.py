@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from pulmofuse.errors import BundleError
+from pulmofuse.errors import BundleError, InputRefused
 from pulmofuse.inference.bundle import Bundle, load_bundle
+from pulmofuse.inference.gate import GATE_MODES, Gate, GateMode, GateRemark
 from pulmofuse.inference.scoring import findings_probabilities
 from pulmofuse.models import frozen
-from pulmofuse.preprocessing import prepare
+from pulmofuse.preprocessing import Prepared, prepare
 from pulmofuse.schema import Modality, subset_name
 from pulmofuse.training import Inferred, infer_records
 
@@ -46,6 +47,8 @@ class Prediction:
         research_use_only: always true.
         attention: modality -> weight of each slice or window that the model was shown, in order
             and summing to 1; only modalities whose model has attention.
+        quality: what the input gate says of the files that were given, each a `GateRemark` as a
+            dictionary; empty where the gate was off.
     """
 
     subset: str
@@ -59,6 +62,7 @@ class Prediction:
     findings: dict[str, float] = field(default_factory=dict)
     research_use_only: bool = True
     attention: dict[str, list[float]] = field(default_factory=dict)
+    quality: tuple[dict[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON value."""
@@ -70,6 +74,7 @@ class Predictor:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
+        self._gate = Gate(bundle.gates)
         self._models = {m: frozen(part.model) for m, part in bundle.unimodal.items()}
 
     @classmethod
@@ -84,6 +89,7 @@ class Predictor:
         cxr: Path | str | bytes | None = None,
         cough: Path | str | bytes | None = None,
         method: str = DEFAULT_METHOD,
+        gate: GateMode = "refuse",
     ) -> Prediction:
         """Predict from one file (path or content) of each modality at hand.
 
@@ -92,15 +98,30 @@ class Predictor:
             cxr: a frontal chest X-ray (PNG, JPEG, DICOM).
             cough: a cough recording (WAV, FLAC, OGG, MP3).
             method: "log_odds", "mean", "weighted_mean" or "gated_attention".
+            gate: what becomes of a file that the model was not made for: "refuse" it, "warn" in
+                `Prediction.quality`, or "off", do not look.
 
         Raises:
             UnreadableFile: a file cannot be read.
+            InputRefused: a file is not what the model was made for.
             BundleError: nothing was given, or the bundle knows no such modality or method.
+            ValueError: there is no such `gate`.
         """
+        if gate not in GATE_MODES:
+            raise ValueError(f"gate {gate!r} is not one of {', '.join(GATE_MODES)}")
         pairs = ((Modality.CT, ct), (Modality.CXR, cxr), (Modality.COUGH, cough))
         given = {modality: source for modality, source in pairs if source is not None}
         self._check(given, method)
-        seen = {modality: self._score(modality, source) for modality, source in given.items()}
+        seen: dict[Modality, Inferred] = {}
+        quality: list[GateRemark] = []
+        for modality, source in given.items():
+            prepared, seen[modality] = self._score(modality, source)
+            if gate == "off":
+                continue
+            remarks = self._gate.check(modality, prepared, seen[modality].features[0])
+            if gate == "refuse":
+                _refuse(modality, source, remarks)
+            quality += remarks
         p = {m: self.bundle.unimodal[m].calibration.apply(s.p)[0] for m, s in seen.items()}
         subset = subset_name(given)
         if len(given) == 1:
@@ -113,7 +134,11 @@ class Predictor:
             m.value: s.attention.tolist() for m, s in seen.items() if s.attention is not None
         }
         described = self._describe(subset, method, fused, p, attention)
-        return replace(described, findings=self._findings(seen))
+        return replace(
+            described,
+            findings=self._findings(seen),
+            quality=tuple(remark.to_dict() for remark in quality),
+        )
 
     def _check(self, given: dict[Modality, Any], method: str) -> None:
         known = [m.value for m in self.bundle.unimodal]
@@ -134,14 +159,15 @@ class Predictor:
                 f"method {method!r}", "is not in this bundle", f"it knows {', '.join(methods)}"
             )
 
-    def _score(self, modality: Modality, source: Path | str | bytes) -> Inferred:
-        """What the model of a modality says of one file."""
+    def _score(self, modality: Modality, source: Path | str | bytes) -> tuple[Prepared, Inferred]:
+        """One file as its model reads it, and what the model says of it."""
         if isinstance(source, str):
             source = Path(source)
         preprocessing = self.bundle.unimodal[modality].config.preprocessing
-        instances = prepare(source, modality, preprocessing).instances
-        n = len(instances)
-        return infer_records(self._models[modality], instances, np.arange(n), np.array([n]))
+        prepared = prepare(source, modality, preprocessing)
+        n = len(prepared.instances)
+        model = self._models[modality]
+        return prepared, infer_records(model, prepared.instances, np.arange(n), np.array([n]))
 
     def _stacked(self, p: dict[Modality, np.ndarray]) -> np.ndarray:
         """(1, modalities, classes); an absent modality is uniform, and never read."""
@@ -222,6 +248,15 @@ class Predictor:
             ),
             attention=attention,
         )
+
+
+def _refuse(modality: Modality, source: Path | str | bytes, remarks: list[GateRemark]) -> None:
+    """Raise what the gate refuses; the plainest reason has the remedy."""
+    refused = [remark for remark in remarks if remark.severity == "refuse"]
+    if refused:
+        what = "data in memory" if isinstance(source, bytes) else str(source)
+        why = "; ".join(remark.text for remark in refused)
+        raise InputRefused(f"{what} (as {modality.value})", why, refused[0].remedy)
 
 
 def _named(classes: tuple[str, ...], p: np.ndarray) -> dict[str, float]:
