@@ -281,8 +281,8 @@ def fit_statistics(
         least_s = min(shortest, _ONE_COUGH_S)
         return GateStatistics(refused, None, None, least_s, space, len(train), len(val))
     sides, shapes = [_side(seen) for seen in traits], [_shape(seen) for seen in traits]
-    # Beyond the input's own size nothing of an image is seen.
-    least_side = min(sides) if input_size is None else min(*sides, input_size)
+    # Half the input's size is no fault: a pixel drawn as four blurs less than films differ.
+    least_side = min(sides) if input_size is None else min(*sides, input_size // 2)
     low, high = min(shapes) / _SHAPE_SLACK, max(shapes) * _SHAPE_SLACK
     allowed = (min(low, _SHAPES[0]), max(high, _SHAPES[1]))
     return GateStatistics(refused, least_side, allowed, None, space, len(train), len(val))
