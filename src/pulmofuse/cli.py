@@ -235,13 +235,19 @@ def predict(
         float | None,
         typer.Option(help="Share of the positive class where this is used, e.g. 0.02."),
     ] = None,
+    gate: Annotated[
+        str, typer.Option(help="Files the models were not made for: refuse, warn or off.")
+    ] = "refuse",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Predict from one file of each modality at hand."""
-    from pulmofuse.inference import Predictor
+    from pulmofuse.inference import GATE_MODES, Predictor
 
+    modes = {name: name for name in GATE_MODES}
+    if gate not in modes:
+        raise typer.BadParameter("give refuse, warn or off", param_hint="--gate")
     result = Predictor.load(bundle).predict(
-        ct=ct, cxr=cxr, cough=cough, method=method, prevalence=prevalence
+        ct=ct, cxr=cxr, cough=cough, method=method, prevalence=prevalence, gate=modes[gate]
     )
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=2))
@@ -262,6 +268,9 @@ def predict(
     console.print(table)
     for line in _about(result):
         console.print(Text(line))
+    for remark in result.quality:
+        line = f" {remark['modality']} {remark['text']}. {remark['remedy']}."
+        console.print(Text.assemble(("quality:", "yellow"), line))
     for warning in result.warnings:
         console.print(Text.assemble(("note:", "yellow"), f" {warning}"))
     console.print("[bold]Research use only, not a medical device.[/bold]")

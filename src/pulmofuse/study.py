@@ -57,6 +57,7 @@ from pulmofuse.pipeline import (
     feature_predictions,
     fit_decision_fusion,
     fit_feature_fusion,
+    fit_gates,
     fit_prediction_sets,
     fusion_patients,
     locked,
@@ -495,6 +496,7 @@ def _bundle(run: _Run, cohort: Cohort) -> None:
             "training_patients": sorted(seen["patient_id"].dropna().unique()),
             "versions": versions(),
         },
+        gates=fit_gates(cohort, run.scores, config),
     )
     save_bundle(run.out / "bundle", bundle)
     run.reporter.finish(str(run.out / "bundle"))

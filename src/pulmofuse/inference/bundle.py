@@ -3,6 +3,7 @@
     bundle.json                      classes, priors, calibration, thresholds, configurations, facts
     ct.safetensors, cxr.…, cough.…   weights of each modality's model
     fusion.safetensors               weights of the feature-level fusion, if the study trained one
+    gate-ct.safetensors, gate-cxr.…  where the features of training records lie (inference.gate)
 
 Loading is strict: a file that is missing, damaged or does not fit its architecture is an error.
 """
@@ -27,6 +28,7 @@ from pulmofuse.errors import BundleError
 from pulmofuse.evaluation import CalibrationMap, Conformal, calibration_from_dict
 from pulmofuse.files import atomic_path, write_json
 from pulmofuse.fusion import discount, fuse
+from pulmofuse.inference.gate import GateStatistics, gate_to_json, load_gate, save_gate
 from pulmofuse.models import (
     Classifier,
     Ensemble,
@@ -39,7 +41,7 @@ from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
 from pulmofuse.schema import Modality
 from pulmofuse.training import check_stages
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _REMEDY = "make the bundle again with `pulmofuse study`"
 
@@ -136,6 +138,7 @@ class Bundle:
         conformal: prediction sets, if the study made them.
         deployment_prevalence: share of the positive class where predictions are made, in (0, 1);
             None for that of the study.
+        gates: what the input gate knows of each modality; one without is not looked at.
     """
 
     name: str
@@ -149,6 +152,7 @@ class Bundle:
     facts: dict[str, Any] = field(default_factory=dict)
     conformal: Conformal | None = None
     deployment_prevalence: float | None = None
+    gates: dict[Modality, GateStatistics] = field(default_factory=dict)
 
 
 def build_model(
@@ -186,6 +190,8 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
         stale.unlink()
     for modality, part in bundle.unimodal.items():
         _save_weights(folder / f"{modality.value}.safetensors", part.model)
+    for modality, statistics in bundle.gates.items():
+        save_gate(folder, modality, statistics)
     if bundle.feature is not None:
         _save_weights(folder / "fusion.safetensors", bundle.feature.model)
     write_json(folder / "bundle.json", _to_json(bundle))
@@ -263,6 +269,7 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
         "thresholds": bundle.thresholds,
         "conformal": None if bundle.conformal is None else bundle.conformal.to_dict(),
         "deployment_prevalence": bundle.deployment_prevalence,
+        "gate": {m.value: gate_to_json(bundle.gates.get(m)) for m in bundle.unimodal},
         "facts": bundle.facts,
     }
 
@@ -315,6 +322,12 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
         facts=dict(content["facts"]),
         conformal=None if sets is None else Conformal.from_dict(sets, classes),
         deployment_prevalence=prevalence,
+        # A modality without statistics says so; one that is not named is a damaged bundle.
+        gates={
+            m: load_gate(folder, m, content["gate"][m.value], part.model.feature_dim)
+            for m, part in unimodal.items()
+            if content["gate"][m.value] is not None
+        },
     )
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pulmofuse.errors import BundleError
+from pulmofuse.errors import BundleError, InputRefused
 from pulmofuse.evaluation import conformal_sets, reweight, with_prevalence
 from pulmofuse.inference.bundle import Bundle, load_bundle
+from pulmofuse.inference.gate import GATE_MODES, Gate, GateMode, GateRemark
 from pulmofuse.inference.scoring import findings_probabilities
 from pulmofuse.models import frozen
 from pulmofuse.preprocessing import Prepared, prepare
@@ -54,6 +55,8 @@ class Prediction:
         coverage: what the set promises; None without one.
         prevalence: share of the positive class that the probabilities and the threshold are given
             for; None for that of the study.
+        quality: what the input gate says of the files that were given, each a `GateRemark` as a
+            dictionary; empty where the gate was off.
     """
 
     subset: str
@@ -70,6 +73,7 @@ class Prediction:
     prediction_set: tuple[str, ...] | None = None
     coverage: float | None = None
     prevalence: float | None = None
+    quality: tuple[dict[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON value."""
@@ -81,6 +85,7 @@ class Predictor:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
+        self._gate = Gate(bundle.gates)
         self._models = {m: frozen(part.model) for m, part in bundle.unimodal.items()}
 
     @classmethod
@@ -96,6 +101,7 @@ class Predictor:
         cough: Path | str | bytes | None = None,
         method: str = DEFAULT_METHOD,
         prevalence: float | None = None,
+        gate: GateMode = "refuse",
     ) -> Prediction:
         """Predict from one file (path or content) of each modality at hand.
 
@@ -108,18 +114,37 @@ class Predictor:
                 bundle's `deployment_prevalence`, else the share in the study, if not given.
                 Probabilities and threshold move with it; the call of two classes, the evidence
                 and the prediction set do not.
+            gate: what becomes of a file that the model was not made for: "refuse" it, "warn" in
+                `Prediction.quality`, or "off", do not look.
 
         Raises:
             UnreadableFile: a file cannot be read.
+            InputRefused: a file is not what the model was made for.
             BundleError: nothing was given, or the bundle knows no such modality or method, or a
                 prevalence is out of range or of no class.
+            ValueError: there is no such `gate`.
         """
+        if gate not in GATE_MODES:
+            raise ValueError(f"gate {gate!r} is not one of {', '.join(GATE_MODES)}")
         pairs = ((Modality.CT, ct), (Modality.CXR, cxr), (Modality.COUGH, cough))
         given = {modality: source for modality, source in pairs if source is not None}
         self.check(given, method)
         ready = {modality: self.prepare(modality, source) for modality, source in given.items()}
         seen = {m: self.infer(m, [one])[0] for m, one in ready.items()}
-        return self.conclude(seen, method, prevalence)
+        quality: list[GateRemark] = []
+        for modality, source in given.items() if gate != "off" else ():
+            remarks = self.inspect(modality, ready[modality], seen[modality])
+            if gate == "refuse":
+                _refuse(modality, source, remarks)
+            quality += remarks
+        described = self.conclude(seen, method, prevalence)
+        return replace(described, quality=tuple(remark.to_dict() for remark in quality))
+
+    def inspect(
+        self, modality: Modality, prepared: Prepared, inferred: Inferred
+    ) -> list[GateRemark]:
+        """What the input gate says of one file; severity "refuse" is no input for the model."""
+        return self._gate.check(modality, prepared, inferred.features[0])
 
     def prepare(
         self, modality: Modality, source: Path | str | bytes, name: str | None = None
@@ -347,6 +372,15 @@ class Predictor:
             ),
             attention=attention,
         )
+
+
+def _refuse(modality: Modality, source: Path | str | bytes, remarks: list[GateRemark]) -> None:
+    """Raise what the gate refuses; the plainest reason has the remedy."""
+    refused = [remark for remark in remarks if remark.severity == "refuse"]
+    if refused:
+        what = "data in memory" if isinstance(source, bytes) else str(source)
+        why = "; ".join(remark.text for remark in refused)
+        raise InputRefused(f"{what} (as {modality.value})", why, refused[0].remedy)
 
 
 def _named(classes: tuple[str, ...], p: np.ndarray) -> dict[str, float]:

@@ -28,6 +28,7 @@ from pulmofuse.pipeline.fingerprints import (
 )
 from pulmofuse.pipeline.fusing import fit_decision_fusion, fit_feature_fusion
 from pulmofuse.pipeline.fusion_controls import FUSION_CONTROL_FILES, write_fusion_controls
+from pulmofuse.pipeline.gates import fit_gates
 from pulmofuse.pipeline.keys import checkpoint_files, training_inputs
 from pulmofuse.pipeline.models import check_classes, train_unimodal
 from pulmofuse.pipeline.pictures import write_examples, write_explanations
@@ -98,6 +99,7 @@ __all__ = [
     "feature_predictions",
     "fit_decision_fusion",
     "fit_feature_fusion",
+    "fit_gates",
     "fit_prediction_sets",
     "fusion_patients",
     "known_to_pretraining",

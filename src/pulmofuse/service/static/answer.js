@@ -80,7 +80,10 @@ function contributions(answer, target) {
 }
 
 function quality(answer) {
-  const found = [...(answer.remarks ?? []), ...(answer.quality ?? [])];
+  // The input gate repeats what reading remarked, and says how grave it is.
+  const gate = answer.quality ?? [];
+  const said = new Set(gate.map((remark) => remark.text));
+  const found = [...gate, ...(answer.remarks ?? []).filter((remark) => !said.has(remark.text))];
   byId("quality").replaceChildren(
     ...found.map((remark) => {
       const kind = element("span", { className: remark.severity ?? "warn" }, readable(remark.modality));
