@@ -16,7 +16,14 @@ import pandas as pd
 import pulmofuse
 from pulmofuse.config import StudyConfig, dump_config
 from pulmofuse.curation import split_hash, stop_on_leaks
-from pulmofuse.evaluation import comparison_table, evaluate, fusion_gain
+from pulmofuse.evaluation import (
+    comparison_table,
+    comparisons,
+    decision_curves,
+    evaluate,
+    fusion_gain,
+    prevalence_table,
+)
 from pulmofuse.evaluation.matching import CONFOUNDERS
 from pulmofuse.files import (
     read_json,
@@ -300,7 +307,10 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
 
 
 def _evaluate(run: _Run) -> None:
-    """Compute every figure; writes metrics.json and comparison.csv. This opens the test set."""
+    """Compute every figure. This opens the test set.
+
+    Writes metrics.json, comparison.csv, comparisons.csv, decision_curves.csv and prevalence.csv.
+    """
     config, out = run.config, run.out
     classes, positive = config.target.classes, config.target.positive
 
@@ -309,6 +319,9 @@ def _evaluate(run: _Run) -> None:
         rows = evaluate(*arguments)
         write_json(out / "metrics.json", rows + fusion_gain(*arguments))
         write_csv(out / "comparison.csv", comparison_table(rows))
+        write_csv(out / "comparisons.csv", comparisons(*arguments))
+        write_csv(out / "decision_curves.csv", decision_curves(*arguments))
+        write_csv(out / "prevalence.csv", prevalence_table(*arguments))
         return f"{len(rows):,} figures"
 
     inputs = [
@@ -318,7 +331,8 @@ def _evaluate(run: _Run) -> None:
         config.seed,
         cells_key(run.predictions),
     ]
-    outputs = [out / "metrics.json", out / "comparison.csv"]
+    names = ("metrics.json", "comparison.csv", "comparisons.csv", "decision_curves.csv")
+    outputs = [out / name for name in (*names, "prevalence.csv")]
     run.steps.run("evaluate", "Evaluate on the test patients", inputs, outputs, work)
 
 

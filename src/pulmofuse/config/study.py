@@ -55,6 +55,7 @@ class EvaluationConfig(Node):
     threshold: Literal["argmax", "youden"] = "youden"
     explain_examples: Annotated[int, Field(ge=0, le=24)] = 6
     controls: bool = True
+    prevalences: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = (0.02, 0.10, 0.30)
 
 
 class StudyConfig(Node):

@@ -64,7 +64,7 @@ def logit_interval(
     share = value / upper
     if not 0 < share < 1:
         return value, value
-    step = _quantile(confidence) * se / upper / (share * (1 - share))
+    step = normal_quantile(confidence) * se / upper / (share * (1 - share))
     odds = np.log(share / (1 - share)) + np.array([-step, step])
     # Not 1 / (1 + exp(-x)), which overflows for the widest intervals.
     low, high = upper * 0.5 * (1 + np.tanh(odds / 2))
@@ -75,12 +75,12 @@ def normal_interval(value: float, se: float, confidence: float = 0.95) -> tuple[
     """Interval of a difference of two figures in [0, 1], cut at -1 and 1; NaN where undefined."""
     if not np.isfinite(value) or not np.isfinite(se):
         return float("nan"), float("nan")
-    step = _quantile(confidence) * se
+    step = normal_quantile(confidence) * se
     return max(value - step, -1.0), min(value + step, 1.0)
 
 
 def two_sided_p(value: float, se: float) -> float:
-    """p of "the difference is zero", the one that `normal_interval` belongs to.
+    """P of "the difference is zero", the one that `normal_interval` belongs to.
 
     1 where nothing differs; NaN where undefined, or where a difference has no spread at all.
     """
@@ -91,5 +91,6 @@ def two_sided_p(value: float, se: float) -> float:
     return float(2 * stats.norm.sf(abs(value) / se))
 
 
-def _quantile(confidence: float) -> float:
+def normal_quantile(confidence: float) -> float:
+    """How many standard errors an interval of this confidence reaches to each side."""
     return float(stats.norm.isf((1 - confidence) / 2))

@@ -35,7 +35,8 @@ def mcnemar(first_right: ArrayLike, second_right: ArrayLike) -> McNemar:
     Edwards' continuity correction above. p is 1 where no patient is discordant.
 
     Args:
-        first_right, second_right: (n,) bool, the same patients in the same order.
+        first_right: (n,) bool, whether the first called each patient right.
+        second_right: (n,) bool of the second, the same patients in the same order.
     """
     first, second = np.asarray(first_right, dtype=bool), np.asarray(second_right, dtype=bool)
     b, c = int((first & ~second).sum()), int((~first & second).sum())
@@ -49,7 +50,7 @@ def mcnemar(first_right: ArrayLike, second_right: ArrayLike) -> McNemar:
 
 
 def holm(p_values: ArrayLike) -> FloatArray:
-    """p values that hold for all tests of a family together (Holm 1979).
+    """Adjust p values, so that they hold for all tests of a family together (Holm 1979).
 
     Args:
         p_values: (k,) in [0, 1]; NaN is no test, is not counted and stays NaN.
