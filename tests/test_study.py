@@ -86,7 +86,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 def test_a_study_leaves_every_file_that_the_design_names(finished: Finished) -> None:
     for name in (
         "manifest.parquet", "audit.json", "config.resolved.yaml", "checkpoints", "excluded.csv",
-        "predictions.parquet", "metrics.json", "comparison.csv", "figures", "report.html",
+        "predictions.parquet", "metrics.json", "comparison.csv", "comparisons.csv", "figures",
+        "decision_curves.csv", "prevalence.csv", "report.html",
         "model_card.md", "bundle/bundle.json", "study.json", "examples/index.json",
         "fusion_controls.csv", "rho_curve.csv", "shapley.csv",
         "calibration.csv", "calibration_measures.csv", "conformal.csv",

@@ -16,7 +16,15 @@ import pandas as pd
 import pulmofuse
 from pulmofuse.config import StudyConfig, dump_config
 from pulmofuse.curation import split_hash, stop_on_leaks
-from pulmofuse.evaluation import Conformal, comparison_table, evaluate, fusion_gain
+from pulmofuse.evaluation import (
+    Conformal,
+    comparison_table,
+    comparisons,
+    decision_curves,
+    evaluate,
+    fusion_gain,
+    prevalence_table,
+)
 from pulmofuse.evaluation.matching import CONFOUNDERS
 from pulmofuse.files import (
     read_json,
@@ -90,6 +98,15 @@ from pulmofuse.report import write_report
 from pulmofuse.schema import MANIFEST_COLUMNS, Modality, Split, write_manifest
 from pulmofuse.sources.synthetic import read_truth
 from pulmofuse.training import BEST
+
+#: What the evaluation writes, besides what calibration has of its own.
+EVALUATION_FILES = (
+    "metrics.json",
+    "comparison.csv",
+    "comparisons.csv",
+    "decision_curves.csv",
+    "prevalence.csv",
+)
 
 
 @dataclass(eq=False)
@@ -326,6 +343,9 @@ def _evaluate(run: _Run) -> None:
         rows = evaluate(*arguments)
         write_json(out / "metrics.json", rows + fusion_gain(*arguments))
         write_csv(out / "comparison.csv", comparison_table(rows))
+        write_csv(out / "comparisons.csv", comparisons(*arguments))
+        write_csv(out / "decision_curves.csv", decision_curves(*arguments))
+        write_csv(out / "prevalence.csv", prevalence_table(*arguments))
         confidence = config.evaluation.confidence
         write_calibration(out, run.predictions, classes, positive, run.conformal, confidence)
         return f"{len(rows):,} figures"
@@ -338,7 +358,7 @@ def _evaluate(run: _Run) -> None:
         cells_key(run.predictions),
     ]
     tables = CALIBRATION_FILES if run.conformal is not None else CALIBRATION_FILES[:2]
-    outputs = [out / name for name in ("metrics.json", "comparison.csv", *tables)]
+    outputs = [out / name for name in (*EVALUATION_FILES, *tables)]
     run.steps.run("evaluate", "Evaluate on the test patients", inputs, outputs, work)
 
 

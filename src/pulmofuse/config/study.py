@@ -93,6 +93,7 @@ class EvaluationConfig(Node):
     controls: bool = True
     power_frame: Text | None = None
     fusion_controls: bool = True
+    prevalences: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = (0.02, 0.10, 0.30)
 
     @property
     def calibration_kinds(self) -> str | tuple[str, ...]:

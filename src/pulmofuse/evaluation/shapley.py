@@ -20,9 +20,9 @@ from numpy.typing import ArrayLike
 
 from pulmofuse.config import EvaluationConfig
 from pulmofuse.evaluation.bootstrap import cluster_weights, percentile_interval
-from pulmofuse.evaluation.comparison import PER_RECORD, UNIMODAL, real_patients
 from pulmofuse.evaluation.metrics import IntArray, roc_auc
 from pulmofuse.evaluation.reliability import log_loss
+from pulmofuse.evaluation.tables import PER_RECORD, UNIMODAL, real_patients
 from pulmofuse.schema import SUBSET_JOIN, Modality, Split, class_columns
 from pulmofuse.statistics import FloatArray
 

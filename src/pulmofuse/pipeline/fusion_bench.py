@@ -11,8 +11,8 @@ import numpy as np
 
 from pulmofuse.config import StudyConfig
 from pulmofuse.evaluation import UNIMODAL, cluster_weights, roc_auc
-from pulmofuse.evaluation.comparison import real_patients
 from pulmofuse.evaluation.reliability import log_loss
+from pulmofuse.evaluation.tables import real_patients
 from pulmofuse.fusion import RULES
 from pulmofuse.inference import DecisionFusion
 from pulmofuse.pipeline.models import codes

@@ -20,7 +20,7 @@ from pulmofuse.evaluation import (
     specificity_threshold,
     youden_threshold,
 )
-from pulmofuse.evaluation.comparison import PER_RECORD, UNIMODAL
+from pulmofuse.evaluation.tables import PER_RECORD, UNIMODAL
 from pulmofuse.fusion import paired_patients, simulated_patients
 from pulmofuse.inference import FEATURE_METHOD, DecisionFusion, FeatureFusion, Scores
 from pulmofuse.schema import JOIN, Modality, Split, class_columns, subset_name
