@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,13 +44,13 @@ def serve(
     ] = None,
 ) -> None:
     """Serve predictions of a bundle over HTTP, with keys and an audit trail."""
-    from pulmofuse.service import ServiceSettings
+    from pulmofuse.service import ServiceSettings, explain_answer
     from pulmofuse.service import serve as run
 
     limits = {"rate_per_minute": rate_per_minute, "burst": burst, "max_in_flight": max_in_flight}
     given = {name: value for name, value in limits.items() if value is not None}
     settings = ServiceSettings.model_validate(given)
-    run(bundle, database, host, port, settings, lambda text: typer.echo(text, err=True))
+    run(bundle, database, host, port, settings, partial(typer.echo, err=True), explain_answer)
 
 
 @keys_app.command("add")

@@ -53,6 +53,10 @@ class BundleError(PulmofuseError):
     """A model bundle is incomplete, damaged or of another version."""
 
 
+class InputRefused(PulmofuseError):
+    """A file can be read, and is not what the model was made for."""
+
+
 class LeakageFound(PulmofuseError):
     """The test set is known to the training set, or copies of one file carry two classes."""
 

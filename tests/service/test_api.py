@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pulmofuse import __version__
-from pulmofuse.inference import Predictor, at_prevalence
+from pulmofuse.inference import Predictor
 from pulmofuse.service.schemas import Answer
 from tests.service import material
 from tests.service.conftest import Serve, Served
@@ -373,7 +373,7 @@ class TestOtherRoutes:
 
 def test_prevalence_of_the_study_changes_nothing(predictor: Predictor) -> None:
     prediction = predictor.predict(cxr=material.cxr())
-    same = at_prevalence(prediction, predictor.bundle, 0.5)
+    same = predictor.predict(cxr=material.cxr(), prevalence=0.5)
 
     assert same.probabilities == pytest.approx(prediction.probabilities)
     assert same.threshold == pytest.approx(prediction.threshold)

@@ -95,7 +95,10 @@ def running(
         bundle, str(home / "trail.sqlite"), home / "log", "--burst", "1000", by=spawn
     )
     server.start()
-    key = re.findall(r"pf_[0-9a-f]{12}_[\w-]{43}", server.log.read_text())
+    keys = re.findall(r"pf_[0-9a-f]{12}_[\w-]{43}", server.log.read_text())
+    # By itself, and in the address of the page.
+    assert len(keys) == 2
+    key = sorted(set(keys))
     assert len(key) == 1
     yield server.url, key[0]
 
@@ -114,8 +117,8 @@ def running(
         answer = b"".join(iter(lambda: connection.recv(65_536), b""))
     assert answer.startswith(b"HTTP/1.1 200")
     assert server.wait() == 0
-    assert key[0] not in "".join(server.log.read_text().splitlines()[1:])
-    for line in server.log.read_text().splitlines()[2:]:
+    assert key[0] not in "".join(server.log.read_text().splitlines()[2:])
+    for line in server.log.read_text().splitlines()[3:]:
         assert {"time", "level", "event"} <= set(json.loads(line))
 
 

@@ -2,8 +2,9 @@
 
 from pulmofuse.service.app import create_app
 from pulmofuse.service.database import open_database
+from pulmofuse.service.explaining import explain_answer
 from pulmofuse.service.run import serve
 from pulmofuse.service.settings import ServiceSettings
 from pulmofuse.service.trail import Trail
 
-__all__ = ["ServiceSettings", "Trail", "create_app", "open_database", "serve"]
+__all__ = ["ServiceSettings", "Trail", "create_app", "explain_answer", "open_database", "serve"]

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from pulmofuse import __version__
 from pulmofuse.errors import PulmofuseError, UnreadableFile
 from pulmofuse.files import sha256_json
-from pulmofuse.inference import DEFAULT_METHOD, Predictor, at_prevalence
+from pulmofuse.inference import DEFAULT_METHOD, GateRemark, Predictor
 from pulmofuse.io import Bounds, bounded
 from pulmofuse.io.kinds import look
 from pulmofuse.preprocessing import Prepared
@@ -200,11 +200,10 @@ class Answerer:
             for m, r in zip(asked.used, results, strict=True)
             if not isinstance(r, BaseException)
         }
-        seen = {m: inferred for m, (_, inferred) in looked.items()}
-        prediction = self.predictor.conclude(seen, asked.method)
-        if asked.prevalence is not None:
-            prediction = at_prevalence(prediction, self.predictor.bundle, asked.prevalence)
-        remarks = {m: _remarks(m, prepared) for m, (prepared, _) in looked.items()}
+        seen = {m: inferred for m, (_, inferred, _) in looked.items()}
+        prediction = self.predictor.conclude(seen, asked.method, asked.prevalence)
+        remarks = {m: _remarks(m, prepared) for m, (prepared, _, _) in looked.items()}
+        quality = [remark.to_dict() for _, _, said in looked.values() for remark in said]
         now = datetime.datetime.now(datetime.UTC)
         answer = {
             "id": uuid.uuid4().hex,
@@ -215,8 +214,8 @@ class Answerer:
                 "version": __version__,
             },
             **prediction.to_dict(),
+            "quality": quality,
             "left_out": asked.left_out,
-            "prevalence": asked.prevalence,
             "remarks": [remark for some in remarks.values() for remark in some],
             "explanations": None,
             "research_use_only": True,
@@ -235,8 +234,12 @@ class Answerer:
 
     async def _look(
         self, modality: Modality, data: bytes, over: threading.Event
-    ) -> tuple[Prepared, Inferred]:
-        """One file, prepared and seen by its network."""
+    ) -> tuple[Prepared, Inferred, list[GateRemark]]:
+        """One file, prepared, seen by its network, and what the input gate says of it.
+
+        Raises:
+            ProblemError: it cannot be read, or is not what the model was made for.
+        """
         with self._batcher.coming(modality):
             try:
                 prepared = await self._in_thread(self._prepare, modality, data, over)
@@ -245,7 +248,19 @@ class Answerer:
         begun = time.perf_counter()
         inferred = await self._batcher.infer(modality, prepared)
         self.metrics.stages.labels("network").observe(time.perf_counter() - begun)
-        return prepared, inferred
+        said = (
+            []
+            if self.settings.gate == "off"
+            else self.predictor.inspect(modality, prepared, inferred)
+        )
+        refused = [remark for remark in said if remark.severity == "refuse"]
+        if refused and self.settings.gate == "refuse":
+            why = "; ".join(remark.text for remark in refused)
+            raise ProblemError(
+                422, "not-for-this-model", f"the {modality.value} file {why}", refused[0].remedy,
+                modality=modality.value,
+            )  # fmt: skip
+        return prepared, inferred, said
 
     def _prepare(self, modality: Modality, data: bytes, over: threading.Event) -> Prepared:
         """Decode and normalise one file, within the service's bounds; in a thread."""

@@ -63,6 +63,8 @@ def serve(
         key = trail.first_key(FIRST_KEY)
         if key is not None:
             say(f"The first API key, shown this once: {key}")
+            # Behind a "#", so that the browser keeps it and no log of a server ever has it.
+            say(f"The page with this key: http://{host}:{port}/#key={key}")
         logs.set_up()
         app = create_app(predictor, sha256_path(bundle), trail, settings, explain)
         config = uvicorn.Config(

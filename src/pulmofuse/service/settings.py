@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,6 +37,7 @@ class ServiceSettings(BaseModel):
         batch_window_s: how long a file waits for others of its modality that are on their way.
         max_batch: files of one modality that go through the network together.
         rate_per_minute, burst: requests of one key, in the long run and at once.
+        gate: what becomes of a file that the model was not made for; see `inference.Gate`.
         max_connections: open connections; beyond it the server refuses by itself.
     """
 
@@ -58,4 +60,5 @@ class ServiceSettings(BaseModel):
     max_batch: int = Field(default=16, gt=0)
     rate_per_minute: float = Field(default=1200.0, gt=0)
     burst: int = Field(default=100, gt=0)
+    gate: Literal["refuse", "warn", "off"] = "refuse"
     max_connections: int = Field(default=512, gt=0)
