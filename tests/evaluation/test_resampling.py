@@ -103,7 +103,7 @@ def test_intervals_of_simulated_patients_cover_and_the_product_of_counts_is_too_
 ) -> None:
     scenario = benchmark.SIMULATED["three, uneven"]
     rows = benchmark.cover(
-        lambda rng: benchmark.simulated_study(scenario, 200, rng, rejoin=False),
+        lambda rng: benchmark.simulated_study(scenario, 200, rng, others=True, rejoin=False),
         benchmark.truths(scenario),
         100,
         seed=5,
