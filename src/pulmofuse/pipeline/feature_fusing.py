@@ -217,7 +217,13 @@ def fit_feature_fusion(
     for subset in subsets(patients.modalities):
         keep = patients.of(subset)[0] & val
         raw = feature_probabilities(patients, fusion, subset)
-        fusion.calibration[subset_name(subset)] = fit_calibration(raw[keep], y[keep], len(classes))
+        fusion.calibration[subset_name(subset)] = fit_calibration(
+            raw[keep],
+            y[keep],
+            len(classes),
+            config.evaluation.calibration_kinds,
+            patients.patients["patient_id"].astype(str).to_numpy()[keep],
+        )
     return fusion, f"best validation AUC {history['val_auc'].max():.3f}"
 
 

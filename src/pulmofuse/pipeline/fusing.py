@@ -32,16 +32,24 @@ def fit_decision_fusion(
         priors.append(_frequencies(labels, len(classes)))
         rows = val & patients.has[:, j]
         p = patients.p[rows, j]
-        auc = float(METRICS["roc_auc"](y[rows], p, p.argmax(axis=1), positive, None))
-        # A model no better than chance keeps a small say, so that the weights never sum to 0.
-        weights.append(max(auc - 0.5, 0.01) if np.isfinite(auc) else 0.01)
+        weights.append(excess_auc(y[rows], p, positive))
     return DecisionFusion(
         modalities=patients.modalities,
         prior=_frequencies(y[val], len(classes)),
         modality_priors=np.stack(priors),
         auc_weights=np.array(weights) / sum(weights),
         dependence_weight=config.fusion.dependence_weight,
+        dependence_rho=config.fusion.dependence_rho,
     )
+
+
+def excess_auc(y: np.ndarray, p: np.ndarray, positive: int | None) -> float:
+    """What the weighted mean weighs a modality by: its AUC above chance, at least .01.
+
+    A model no better than chance keeps a small say, so that the weights never sum to 0.
+    """
+    auc = float(METRICS["roc_auc"](y, p, p.argmax(axis=1), positive, None))
+    return max(auc - 0.5, 0.01) if np.isfinite(auc) else 0.01
 
 
 def _frequencies(y: np.ndarray, n_classes: int) -> np.ndarray:

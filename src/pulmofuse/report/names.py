@@ -29,11 +29,14 @@ METHOD_TITLES: dict[str, str] = {
     "unimodal": "alone",
     "mean": "mean",
     "weighted_mean": "weighted mean",
+    "product": "product",
+    "vote": "vote",
     "log_odds": "log-odds",
+    "stacking": "stacking",
     "concatenation": "concatenation",
     "gated_attention": "gated attention",
-    "cross_attention": "cross-modal attention",
-    "bilinear": "low-rank bilinear",
+    "cross_attention": "cross-attention",
+    "bilinear": "bilinear",
 }
 
 #: Begins the name of the training curve of a feature-level fusion; its method follows.
@@ -70,6 +73,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("f1", "F1"),
     Metric("average_precision", "Average precision"),
     Metric("brier", "Brier score", decimals=3, lower_is_better=True),
+    Metric("ece", "ECE", decimals=3, lower_is_better=True),
 )
 
 

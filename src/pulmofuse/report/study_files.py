@@ -17,6 +17,7 @@ import pandas as pd
 
 from pulmofuse.config import StudyConfig, load_config
 from pulmofuse.errors import StudyError
+from pulmofuse.report.fusion_files import FusionFiles, read_fusion
 from pulmofuse.report.names import FUSION_CURVE
 from pulmofuse.schema import Exclusion, Modality, Split
 
@@ -114,6 +115,7 @@ class StudyFiles:
     examples: tuple[Example, ...]
     explanations: tuple[Explanation, ...]
     absent: dict[str, str]
+    fusion: FusionFiles = field(default_factory=FusionFiles)
 
     @property
     def simulated(self) -> bool:
@@ -167,6 +169,7 @@ def read_study(folder: Path) -> StudyFiles:
         examples=_examples(folder, absent),
         explanations=_explanations(folder, absent),
         absent=absent,
+        fusion=read_fusion(folder),
     )
 
 
