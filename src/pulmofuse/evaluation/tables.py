@@ -99,13 +99,13 @@ def table_of(
         y=_codes(frame["y_true"], classes),
         p=frame[class_columns(classes)].to_numpy(dtype=np.float64),
         predicted=_codes(frame["y_pred"], classes),
-        factors=_factors(patients, subset, cohort) if simulated else (patients.to_numpy(),),
+        factors=real_patients(patients, subset, cohort) if simulated else (patients.to_numpy(),),
         n_patients=int(patients.nunique()),
         simulated=simulated,
     )
 
 
-def _factors(patients: pd.Series, subset: str, cohort: str) -> tuple[NDArray[Any], ...]:
+def real_patients(patients: pd.Series, subset: str, cohort: str) -> tuple[NDArray[Any], ...]:
     """The real patients behind simulated ones: one (n,) array per modality of `subset`.
 
     A simulated patient joins one real patient per modality of the `cohort`; a row that uses

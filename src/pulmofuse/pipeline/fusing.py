@@ -38,16 +38,24 @@ def fit_decision_fusion(
         priors.append(_frequencies(labels, len(classes)))
         rows = val & patients.has[:, j]
         p = patients.p[rows, j]
-        auc = float(METRICS["roc_auc"](y[rows], p, p.argmax(axis=1), positive, None))
-        # A model no better than chance keeps a small say, so that the weights never sum to 0.
-        weights.append(max(auc - 0.5, 0.01) if np.isfinite(auc) else 0.01)
+        weights.append(excess_auc(y[rows], p, positive))
     return DecisionFusion(
         modalities=patients.modalities,
         prior=_frequencies(y[val], len(classes)),
         modality_priors=np.stack(priors),
         auc_weights=np.array(weights) / sum(weights),
         dependence_weight=config.fusion.dependence_weight,
+        dependence_rho=config.fusion.dependence_rho,
     )
+
+
+def excess_auc(y: np.ndarray, p: np.ndarray, positive: int | None) -> float:
+    """What the weighted mean weighs a modality by: its AUC above chance, at least .01.
+
+    A model no better than chance keeps a small say, so that the weights never sum to 0.
+    """
+    auc = float(METRICS["roc_auc"](y, p, p.argmax(axis=1), positive, None))
+    return max(auc - 0.5, 0.01) if np.isfinite(auc) else 0.01
 
 
 def fit_feature_fusion(
@@ -95,7 +103,13 @@ def fit_feature_fusion(
     for subset in subsets(patients.modalities):
         keep = patients.of(subset)[0] & val
         raw = feature_probabilities(patients, fusion, subset)
-        fusion.calibration[subset_name(subset)] = fit_calibration(raw[keep], y[keep], len(classes))
+        fusion.calibration[subset_name(subset)] = fit_calibration(
+            raw[keep],
+            y[keep],
+            len(classes),
+            config.evaluation.calibration_kinds,
+            patients.patients["patient_id"].astype(str).to_numpy()[keep],
+        )
     return fusion, f"best validation AUC {history['val_auc'].max():.3f}"
 
 

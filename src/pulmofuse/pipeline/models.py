@@ -12,7 +12,7 @@ from torch import nn
 
 from pulmofuse.config import CoughConfig, CtConfig, CxrConfig, StudyConfig, TrainingConfig
 from pulmofuse.errors import StudyError
-from pulmofuse.evaluation import Calibration, fit_calibration
+from pulmofuse.evaluation import CalibrationMap, fit_calibration
 from pulmofuse.findings import findings_matrix
 from pulmofuse.inference import Unimodal, build_model, instance_rows
 from pulmofuse.models import Classifier, Ensemble, frozen
@@ -110,7 +110,8 @@ def train_unimodal(
                 progress=told,
             )
         )
-    calibration = _calibrate(model, records[records["split"] == Split.VAL], instances, classes)
+    chosen = records[records["split"] == Split.VAL]
+    calibration = _calibrate(model, chosen, instances, classes, config.evaluation.calibration_kinds)
     return Unimodal(modality, part, model, calibration), _note(curves)
 
 
@@ -247,10 +248,15 @@ def _auxiliary(
 
 
 def _calibrate(
-    model: Classifier, records: pd.DataFrame, instances: np.ndarray, classes: Sequence[str]
-) -> Calibration:
+    model: Classifier,
+    records: pd.DataFrame,
+    instances: np.ndarray,
+    classes: Sequence[str],
+    kind: str | Sequence[str],
+) -> CalibrationMap:
     seen = infer_records(frozen(model), instances, *instance_rows(records))
-    return fit_calibration(seen.p, codes(records["y_true"], classes), len(classes))
+    y = codes(records["y_true"], classes)
+    return fit_calibration(seen.p, y, len(classes), kind, records["patient_id"].astype(str))
 
 
 def loss_weights(config: TrainingConfig, y: object, n_classes: int) -> torch.Tensor:

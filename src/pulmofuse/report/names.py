@@ -29,8 +29,14 @@ METHOD_TITLES: dict[str, str] = {
     "unimodal": "alone",
     "mean": "mean",
     "weighted_mean": "weighted mean",
+    "product": "product",
+    "vote": "vote",
     "log_odds": "log-odds",
+    "stacking": "stacking",
+    "concatenation": "concatenation",
     "gated_attention": "gated attention",
+    "cross_attention": "cross-attention",
+    "bilinear": "bilinear",
 }
 
 #: The rule of the headline, named before any result: log-odds needs no pairs and no tuning.
@@ -64,6 +70,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("f1", "F1"),
     Metric("average_precision", "Average precision"),
     Metric("brier", "Brier score", decimals=3, lower_is_better=True),
+    Metric("ece", "ECE", decimals=3, lower_is_better=True),
 )
 
 
