@@ -160,8 +160,8 @@ class TrainingModule(pl.LightningModule):
             weight = cast(torch.Tensor, self.class_weights)[targets.y].sum()
             total = self._loss(logits, targets.y) * _part_of_all(weight)
             rows = _part_of_all(weight.new_tensor(float(len(targets.y))))
-            for extra in self.auxiliary:
-                total = total + extra(features, targets) * rows
+            for term in self.auxiliary:
+                total = total + term(features, targets) * rows
             return total
 
         if mixture is None:
