@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pulmofuse.evaluation.metrics import IntArray
-from pulmofuse.evaluation.reliability import ece
+from pulmofuse.evaluation.reliability import BINS, judged
 from pulmofuse.statistics import FloatArray, divide, tie_groups
 
 #: Rows of a chunk: a few times what a matrix product needs to be fast.
@@ -69,7 +69,7 @@ def metric_replicates(
             divide(right, rows, empty=np.nan),
             *(values.mean(axis=0) for values in by_class.values()),
             divide(loss, rows, empty=np.nan),
-            ece(y, p, predicted, positive, weights.T.astype(np.float64)),
+            ece_replicates(*judged(y, p, positive), weights),
         ]
     )
 
@@ -98,6 +98,51 @@ def rank_replicates(
         block = weights[:, start : start + _REPLICATES]
         out[:, start : start + _REPLICATES] = _pass(chunks, block)
     return out[0], out[1]
+
+
+def ece_replicates(
+    probability: FloatArray, outcome: NDArray[np.bool_], weights: NDArray[np.floating]
+) -> FloatArray:
+    """Expected calibration error over bins of equal mass, cut anew for each weighting.
+
+    Between two cuts the error is a difference of running sums, so that of all rows only the chunks
+    that hold a cut are looked into.
+
+    Args:
+        probability: (n,) in [0, 1].
+        outcome: (n,) bool.
+        weights: (n, replicates), each >= 0.
+
+    Returns:
+        (replicates,), as `evaluation.reliability.ece`; NaN where all weights are 0.
+    """
+    if not len(probability):
+        return np.full(weights.shape[1], np.nan)
+    order, starts = tie_groups(probability)
+    gap = (outcome - probability)[order]
+    chunks = list(_cuts(starts, len(order)))
+    mass = np.array([weights[order[a:b]].sum(axis=0) for a, b in chunks], dtype=np.float64)
+    excess = np.array(
+        [gap[a:b].astype(weights.dtype) @ weights[order[a:b]] for a, b in chunks], dtype=np.float64
+    )
+    end, whole = np.cumsum(mass, axis=0), np.cumsum(excess, axis=0)
+    total = end[-1]
+    # (cuts, replicates): running sums of the excess up to each cut between two bins.
+    running = np.zeros((BINS + 1, weights.shape[1]))
+    running[BINS] = whole[-1]
+    for (a, b), before, after, start in zip(chunks, end - mass, end, whole - excess, strict=True):
+        bins = np.arange(1, BINS)[:, None]
+        cut, replicate = np.nonzero((before * BINS < bins * total) & (bins * total <= after * BINS))
+        if not len(cut):
+            continue
+        own = weights[order[a:b]][:, replicate].astype(np.float64)
+        first = starts[np.searchsorted(starts, a) : np.searchsorted(starts, b)] - a
+        of_group = np.add.reduceat(own, first, axis=0)
+        middle = before[replicate] + np.cumsum(of_group, axis=0) - of_group / 2
+        below = middle * BINS < (cut + 1) * total[replicate]
+        inside = np.add.reduceat(own * gap[a:b, None], first, axis=0)
+        running[cut + 1, replicate] = start[replicate] + (inside * below).sum(axis=0)
+    return divide(np.abs(np.diff(running, axis=0)).sum(axis=0), total, empty=np.nan)
 
 
 class _Chunk:
