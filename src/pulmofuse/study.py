@@ -70,6 +70,7 @@ from pulmofuse.pipeline import (
     training_inputs,
     versions,
     weights_key,
+    with_stacking,
     without_leaks,
     write_audit,
     write_examples,
@@ -97,6 +98,7 @@ class _Run:
     parts: dict[Modality, Unimodal] = field(default_factory=dict)
     scores: dict[Modality, Scores] = field(default_factory=dict)
     decision: DecisionFusion | None = None
+    stacking: str = ""
     feature: FeatureFusion | None = None
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
     thresholds: dict[str, float] = field(default_factory=dict)
@@ -260,7 +262,15 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
     columns = ["record_id", "patient_id", "modality", "split", "y_true"]
     table = fusion_patients(cohort.records[columns], config.fusion.patients, classes, config.seed)
     patients = PatientScores(table, run.scores, classes)
-    run.decision = fit_decision_fusion(patients, config, cohort)
+    run.reporter.step("Fit the decision rules")
+    run.decision, run.stacking = with_stacking(
+        fit_decision_fusion(patients, config, cohort),
+        patients,
+        run.scores,
+        cohort.records[columns],
+        config,
+    )
+    run.reporter.finish(run.stacking)
     tables += decision_predictions(patients, run.decision, config.fusion.rules)
     settings = config.fusion.feature
     if settings is not None and len(run.parts) > 1:
@@ -438,6 +448,7 @@ def _report(run: _Run, cohort: Cohort) -> Path:
             "seed": config.seed,
             "patients": "simulated" if run.predictions["simulated"].any() else "paired",
             "truth": _truth(run),
+            "stacking": run.stacking,
         },
     )
     path = write_report(out)

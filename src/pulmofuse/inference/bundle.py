@@ -10,7 +10,7 @@ Loading is strict: a file that is missing, damaged or does not fit its architect
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from pulmofuse.config import CoughConfig, CtConfig, CxrConfig
 from pulmofuse.errors import BundleError
 from pulmofuse.evaluation import Calibration
 from pulmofuse.files import atomic_path, write_json
-from pulmofuse.fusion import fuse
+from pulmofuse.fusion import Stacking, fuse
 from pulmofuse.models import (
     Classifier,
     Ensemble,
@@ -64,6 +64,7 @@ class DecisionFusion:
         modality_priors: (modalities, classes) prior that each calibrated model assumes.
         auc_weights: (modalities,) weights of the weighted mean, chosen on validation data.
         dependence_weight: w of the log-odds rule where two or more modalities are present.
+        stacking: the weights learned from patients with several modalities, if any were.
     """
 
     modalities: tuple[Modality, ...]
@@ -71,6 +72,11 @@ class DecisionFusion:
     modality_priors: np.ndarray
     auc_weights: np.ndarray
     dependence_weight: float
+    stacking: Stacking | None = None
+
+    def methods(self, rules: Iterable[str]) -> tuple[str, ...]:
+        """These rules, and the stacking where there is one."""
+        return (*rules, *(() if self.stacking is None else (self.stacking.method,)))
 
     def rebase(self, p: np.ndarray) -> np.ndarray:
         """Probabilities (n, modalities, classes) of each modality under the fused prior.
@@ -82,11 +88,13 @@ class DecisionFusion:
         return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
     def apply(self, rule: str, p: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """Fuse (n, modalities, classes) by a rule; see `fusion.fuse`.
+        """Fuse (n, modalities, classes) by a rule, see `fusion.fuse`, or by the stacking's name.
 
         One modality alone has nothing to depend on, so its evidence is never discounted.
         """
         constants = {"prior": self.prior, "modality_priors": self.modality_priors}
+        if self.stacking is not None and rule == self.stacking.method:
+            return self.stacking.apply(p, present, **constants)
         if rule != "log_odds":
             return fuse(rule, self.rebase(p), present, weights=self.auc_weights, **constants)
         full = np.ones(len(self.modalities))
@@ -231,6 +239,7 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
             "modality_priors": decision.modality_priors.tolist(),
             "auc_weights": decision.auc_weights.tolist(),
             "dependence_weight": decision.dependence_weight,
+            "stacking": None if decision.stacking is None else decision.stacking.to_dict(),
         },
         "feature": None
         if feature is None
@@ -270,6 +279,7 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
         calibration = Calibration.from_dict(part["calibration"])
         unimodal[modality] = Unimodal(modality, config, model, calibration)
     decision = content["decision"]
+    stacking = decision.get("stacking")  # bundles of before have none
     return Bundle(
         name=content["name"],
         question=content["question"],
@@ -282,6 +292,9 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
             modality_priors=np.array(decision["modality_priors"], dtype=float),
             auc_weights=np.array(decision["auc_weights"], dtype=float),
             dependence_weight=float(decision["dependence_weight"]),
+            stacking=None
+            if stacking is None
+            else Stacking.from_dict(stacking, len(unimodal), len(classes)),
         ),
         feature=_load_feature(folder, content["feature"], unimodal, len(classes)),
         thresholds={key: float(value) for key, value in content["thresholds"].items()},

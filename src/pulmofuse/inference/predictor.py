@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from pulmofuse.errors import BundleError
+from pulmofuse.fusion import RULES
 from pulmofuse.inference.bundle import Bundle, load_bundle
 from pulmofuse.inference.scoring import findings_probabilities
 from pulmofuse.models import frozen
@@ -91,7 +92,8 @@ class Predictor:
             ct: a CT slice or volume (PNG, JPEG, DICOM, NIfTI).
             cxr: a frontal chest X-ray (PNG, JPEG, DICOM).
             cough: a cough recording (WAV, FLAC, OGG, MP3).
-            method: "log_odds", "mean", "weighted_mean" or "gated_attention".
+            method: a rule of `fusion.RULES`, or what the bundle has beside: its stacking
+                ("stacking", "stacking_simulated") and "gated_attention".
 
         Raises:
             UnreadableFile: a file cannot be read.
@@ -126,7 +128,7 @@ class Predictor:
                     f"this bundle has no {modality.value} model",
                     f"it reads {', '.join(known)}",
                 )
-        methods = ["log_odds", "mean", "weighted_mean"]
+        methods = list(self.bundle.decision.methods(RULES))
         if self.bundle.feature is not None:
             methods.append(FEATURE_METHOD)
         if method not in methods:

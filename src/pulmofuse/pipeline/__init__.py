@@ -41,6 +41,7 @@ from pulmofuse.pipeline.pretrained import (
     seen_in_pretraining,
     weights_key,
 )
+from pulmofuse.pipeline.stacking import with_stacking
 from pulmofuse.pipeline.steps import (
     Reporter,
     Silent,
@@ -94,6 +95,7 @@ __all__ = [
     "unlabelled_images",
     "versions",
     "weights_key",
+    "with_stacking",
     "without_leaks",
     "write_audit",
     "write_examples",

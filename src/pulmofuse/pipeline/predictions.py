@@ -180,7 +180,7 @@ def _joined(p: np.ndarray, log_weight: np.ndarray | None) -> np.ndarray:
 def decision_predictions(
     patients: PatientScores, decision: DecisionFusion, rules: Sequence[str]
 ) -> list[pd.DataFrame]:
-    """Rows of method `unimodal` and of every decision rule, for every subset."""
+    """Rows of method `unimodal` and of every decision rule and stacking, for every subset."""
     tables = []
     rebased, rebased_raw = decision.rebase(patients.p), decision.rebase(patients.p_raw)
     for subset in subsets(patients.modalities):
@@ -189,7 +189,7 @@ def decision_predictions(
             j = patients.modalities.index(subset[0])
             tables.append(patients.rows(subset, UNIMODAL, rebased[:, j], rebased_raw[:, j]))
             continue
-        for rule in rules:
+        for rule in decision.methods(rules):
             p = decision.apply(rule, patients.p, present)
             p_raw = decision.apply(rule, patients.p_raw, present)
             tables.append(patients.rows(subset, rule, p, p_raw))

@@ -29,7 +29,11 @@ METHOD_TITLES: dict[str, str] = {
     "unimodal": "alone",
     "mean": "mean",
     "weighted_mean": "weighted mean",
+    "product": "product",
+    "vote": "vote",
     "log_odds": "log-odds",
+    "stacking": "stacking",
+    "stacking_simulated": "stacking on simulated patients",
     "gated_attention": "gated attention",
 }
 
