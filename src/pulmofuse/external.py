@@ -31,8 +31,10 @@ from pulmofuse.pipeline import (
     locked,
     prepare_cohort,
     record_predictions,
+    record_truth,
     require_records,
     scan,
+    subset_partitions,
 )
 from pulmofuse.schema import (
     Exclusion,
@@ -220,13 +222,19 @@ def _predict(
         n_modalities = (patients[[m.value for m in Modality]].map(len) > 0).sum(axis=1)
         # Figures of simulated patients have nothing to stand beside where nobody is a true pair.
         if (n_modalities > 1).any() or config.fusion.patients != "simulated":
-            tables += _patient_predictions(config, bundle, patients, scores)
+            truth = record_truth(cohort.records, classes)
+            tables += _patient_predictions(config, bundle, patients, scores, truth)
     joined = pd.concat([t for t in tables if not t.empty], ignore_index=True)
-    return decide(joined, classes, bundle.positive, bundle.thresholds)
+    partitions = subset_partitions(bundle.unimodal, classes)
+    return decide(joined, classes, bundle.positive, bundle.thresholds, partitions)
 
 
 def _patient_predictions(
-    config: StudyConfig, bundle: Bundle, patients: pd.DataFrame, scores: dict[Modality, Scores]
+    config: StudyConfig,
+    bundle: Bundle,
+    patients: pd.DataFrame,
+    scores: dict[Modality, Scores],
+    truth: dict[str, str] | None,
 ) -> list[pd.DataFrame]:
     """Rows of each patient alone and fused; empty tables for subsets that nobody has."""
     # The fusions expect every modality of the bundle, in its order; an absent one has no records.
@@ -234,7 +242,7 @@ def _patient_predictions(
         m: scores[m] if m in scores else _no_scores(part.model.feature_dim, bundle.classes)
         for m, part in bundle.unimodal.items()
     }
-    patient_scores = PatientScores(patients, complete, bundle.classes)
+    patient_scores = PatientScores(patients, complete, bundle.classes, truth)
     tables = decision_predictions(patient_scores, bundle.decision, config.fusion.rules)
     if bundle.feature is not None:
         tables += feature_predictions(patient_scores, bundle.feature)

@@ -59,12 +59,14 @@ from pulmofuse.pipeline import (
     prepare_cohort,
     pretraining_checks,
     record_predictions,
+    record_truth,
     require_records,
     rows_hash,
     run_controls,
     scan,
     seen_in_pretraining,
     split_cohort,
+    subset_partitions,
     table_hash,
     train_unimodal,
     training_inputs,
@@ -249,7 +251,9 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
 
     outputs = [scores / f"{modality.value}.parquet", scores / f"{modality.value}.npy"]
     title = f"Score the {modality.value} records"
-    run.steps.run(f"score-{modality.value}", title, [key], outputs, score)
+    within = trained[0].within
+    inputs = [key] if within is None else [key, within.tolist()]
+    run.steps.run(f"score-{modality.value}", title, inputs, outputs, score)
     run.scores[modality] = Scores.load(scores, modality.value)
 
 
@@ -261,10 +265,11 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
     ]
     columns = ["record_id", "patient_id", "modality", "split", "y_true"]
     table = fusion_patients(cohort.records[columns], config.fusion.patients, classes, config.seed)
-    patients = PatientScores(table, run.scores, classes)
+    truth = record_truth(cohort.records, classes)
+    patients = PatientScores(table, run.scores, classes, truth)
     run.reporter.step("Fit the decision rules")
     run.decision, run.stacking = with_stacking(
-        fit_decision_fusion(patients, config, cohort),
+        fit_decision_fusion(patients, run.parts, config, cohort),
         patients,
         run.scores,
         cohort.records[columns],
@@ -305,7 +310,8 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
     joined = pd.concat(tables, ignore_index=True)
     positive = config.target.positive
     run.thresholds = operating_points(joined, classes, positive, config.evaluation.threshold)
-    run.predictions = decide(joined, classes, positive, run.thresholds)
+    partitions = subset_partitions(run.parts, classes)
+    run.predictions = decide(joined, classes, positive, run.thresholds, partitions)
     write_parquet(run.out / "predictions.parquet", run.predictions)
 
 
@@ -459,7 +465,9 @@ def _report(run: _Run, cohort: Cohort) -> Path:
 def _truth(run: _Run) -> dict[str, float] | None:
     """AUC of each subset that a synthetic cohort's generator says is attainable, or None."""
     target = run.config.target
+    if target.has_sets:
+        return None  # the generator knows no sets
     for source in run.config.sources:
         if source.name == "synthetic":
-            return read_truth(run.data_root / source.root, target.mapping, target.positive)
+            return read_truth(run.data_root / source.root, target.truth, target.positive)
     return None

@@ -60,7 +60,6 @@ class Target(Node):
             raise ValueError("a target of two classes must say which one is positive")
         return self
 
-
     @property
     def truth(self) -> dict[Label, str]:
         """What a label says in this study: a class, or a set of them as `labelsets.set_name`."""

@@ -18,6 +18,8 @@ from pulmofuse.config import EvaluationConfig
 from pulmofuse.errors import StudyError
 from pulmofuse.evaluation.bootstrap import cluster_weights, percentile_interval
 from pulmofuse.evaluation.metrics import METRICS, IntArray, Metric, roc_auc
+from pulmofuse.evaluation.questions import as_asked, common_question, positive_of, questions
+from pulmofuse.labelsets import Partition
 from pulmofuse.schema import ABSENT, JOIN, SUBSET_JOIN, Modality, Split, class_columns
 from pulmofuse.statistics import FloatArray
 
@@ -66,7 +68,9 @@ def evaluate(
         seed: of the bootstrap.
 
     Returns:
-        Rows `{subset, method, split, site, metric, value, low, high, n_patients, simulated}`.
+        Rows `{subset, method, split, site, metric, value, low, high, n_patients, simulated}`, and
+        `question` where labels are sets of classes: the parts that were told apart, see
+        `evaluation.questions`.
         Intervals (low, high) stand on the test split only; what is undefined is None. `site` is ""
         for all sites; per-site rows are given for `per_record` and sites of at least 10 records
         and two classes.
@@ -74,21 +78,23 @@ def evaluate(
     Raises:
         StudyError: a class of the predictions is not in `classes`.
     """
-    cohort = _modalities(predictions)
+    cohort, asked = _modalities(predictions), questions(predictions, classes)
     rows: list[Row] = []
     for keys, group in _groups(predictions):
-        for site, part in _sites(group, str(keys["method"])):
-            table = _table(part, classes, str(keys["subset"]), cohort, bool(keys["simulated"]))
+        subset, question = str(keys["subset"]), asked[str(keys["subset"])]
+        at = _index(question.names, positive_of(question, positive))
+        for site, part in _sites(as_asked(group, question), str(keys["method"])):
+            table = _table(part, question.names, subset, cohort, bool(keys["simulated"]))
             n_boot = config.bootstrap if keys["split"] == Split.TEST else 0
             rows += [
-                {**keys, "site": site, **figures, "n_patients": table.n_patients}
-                for figures in _metric_rows(table, _index(classes, positive), n_boot, config, seed)
+                {**keys, "site": site, **figures, "n_patients": table.n_patients, **_told(question)}
+                for figures in _metric_rows(table, at, n_boot, config, seed)
             ]
     order = [
         "subset", "method", "split", "site", "metric", "value", "low", "high", "n_patients",
-        "simulated",
+        "simulated", "question",
     ]  # fmt: skip
-    return [{key: row[key] for key in order} for row in rows]
+    return [{key: row[key] for key in order if key in row} for row in rows]
 
 
 def comparison_table(rows: Sequence[Row]) -> pd.DataFrame:
@@ -99,7 +105,8 @@ def comparison_table(rows: Sequence[Row]) -> pd.DataFrame:
 
     Returns:
         Columns `subset, method, <metric>, <metric>_low, <metric>_high ..., n_patients, simulated`;
-        what is undefined is NaN.
+        what is undefined is NaN. Where rows have a `question`, it is the last column, "" for all
+        classes.
     """
     lines: dict[tuple[str, str, bool], Row] = {}
     for row in rows:
@@ -110,8 +117,11 @@ def comparison_table(rows: Sequence[Row]) -> pd.DataFrame:
         name = row["metric"]
         line |= {name: row["value"], f"{name}_low": row["low"], f"{name}_high": row["high"]}
         line |= {"n_patients": row["n_patients"], "simulated": row["simulated"]}
+        line["question"] = row.get("question", "")
     figures = [f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")]
     columns = ["subset", "method", *figures, "n_patients", "simulated"]
+    if any(line["question"] for line in lines.values()):
+        columns.append("question")
     table = pd.DataFrame(list(lines.values()), columns=columns)
     return table.astype(dict.fromkeys(figures, np.float64))
 
@@ -144,10 +154,12 @@ def paired_difference(
     Returns:
         (difference, low, high, number of patients); NaN where undefined.
     """
-    tables = _paired_tables(predictions, (first, second), classes, Split.TEST)
+    asked = questions(predictions, classes)
+    question = common_question(asked, (first[0], second[0]), classes)
+    tables = _paired_tables(predictions, (first, second), question, Split.TEST)
     if not tables[0].n_patients:
         return float("nan"), float("nan"), float("nan"), 0
-    at = _index(classes, positive)
+    at = _index(question.names, positive_of(question, positive))
     value = float(_value(metric, tables[0], at) - _value(metric, tables[1], at))
     weights = cluster_weights(tables[0].factors, config.bootstrap, seed)
     replicates = _value(metric, tables[0], at, weights) - _value(metric, tables[1], at, weights)
@@ -188,6 +200,7 @@ def fusion_gain(
         best = _best_modality(part, full, methods, classes, positive)
         if best is None:
             continue
+        told = _told(common_question(questions(part, classes), (full, best), classes))
         for method in methods:
             value, low, high, n_patients = paired_difference(
                 part,
@@ -211,6 +224,7 @@ def fusion_gain(
                     "n_patients": n_patients,
                     "simulated": bool(simulated),
                     "against": best,
+                    **told,
                 }
             )
     return rows
@@ -228,11 +242,15 @@ def _best_modality(
     if len(modalities) < 2 or not methods:
         return None
     scores: dict[str, float] = {}
+    asked = questions(cohort, classes)
+    # Figures that answer different questions cannot be ranked.
+    question = common_question(asked, (full, *modalities), classes)
+    at = _index(question.names, positive_of(question, positive))
     for modality in modalities:
         pair = ((modality, UNIMODAL), (full, methods[0]))
-        table = _paired_tables(cohort, pair, classes, Split.VAL)[0]
+        table = _paired_tables(cohort, pair, question, Split.VAL)[0]
         if table.n_patients:
-            scores[modality] = float(_value(roc_auc, table, _index(classes, positive)))
+            scores[modality] = float(_value(roc_auc, table, at))
     defined = {name: score for name, score in scores.items() if np.isfinite(score)}
     return max(defined, key=lambda name: defined[name]) if defined else None
 
@@ -294,16 +312,14 @@ def _value(
 def _paired_tables(
     predictions: pd.DataFrame,
     pair: Sequence[tuple[str, str]],
-    classes: Sequence[str],
+    question: Partition,
     split: Split,
 ) -> list[_Table]:
     """Tables of (subset, method) pairs on the patients of a split that all of them predict."""
     part = predictions[predictions["split"] == split]
     # A patient who fell ill between two records stands once per class (`fusion.paired_patients`).
     frames = [
-        part[(part["subset"] == subset) & (part["method"] == method)].set_index(
-            ["patient_id", "y_true"]
-        )
+        _asked_rows(part[(part["subset"] == subset) & (part["method"] == method)], question)
         for subset, method in pair
     ]
     for (subset, method), frame in zip(pair, frames, strict=True):
@@ -319,7 +335,27 @@ def _paired_tables(
     cohort = _modalities(predictions)
     simulated = bool(frames[0]["simulated"].any())
     # Every modality of the patient may matter to one of the pair, so all factors are resampled.
-    return [_table(f.loc[common].reset_index(), classes, cohort, cohort, simulated) for f in frames]
+    names = question.names
+    return [_table(f.loc[common].reset_index(), names, cohort, cohort, simulated) for f in frames]
+
+
+def _asked_rows(rows: pd.DataFrame, question: Partition) -> pd.DataFrame:
+    """Rows of one (subset, method), found by patient and class.
+
+    Classes that the question does not tell apart leave a patient's rows with one class; they stay
+    apart by their order.
+    """
+    if question.is_fine:
+        return rows.set_index(["patient_id", "y_true"])
+    twice = rows.duplicated(["patient_id", "y_true"]).any()
+    asked = as_asked(rows.sort_values("y_true", kind="stable"), question)
+    order = 0 if twice else asked.groupby(["patient_id", "y_true"]).cumcount()
+    return asked.assign(order=order).set_index(["patient_id", "y_true", "order"])
+
+
+def _told(question: Partition) -> Row:
+    """What a row says of its question; nothing where it is about all classes."""
+    return {} if question.is_fine else {"question": ", ".join(question.names)}
 
 
 def _table(

@@ -8,6 +8,7 @@ from pulmofuse.inference.bundle import (
     build_model,
     load_bundle,
     save_bundle,
+    subset_partition,
 )
 from pulmofuse.inference.explain import grad_cam
 from pulmofuse.inference.predictor import DEFAULT_METHOD, FEATURE_METHOD, Prediction, Predictor
@@ -35,4 +36,5 @@ __all__ = [
     "load_bundle",
     "save_bundle",
     "score_records",
+    "subset_partition",
 ]

@@ -27,6 +27,7 @@ from pulmofuse.errors import BundleError
 from pulmofuse.evaluation import Calibration
 from pulmofuse.files import atomic_path, write_json
 from pulmofuse.fusion import Stacking, fuse
+from pulmofuse.labelsets import Partition
 from pulmofuse.models import (
     Classifier,
     Ensemble,
@@ -46,12 +47,38 @@ _REMEDY = "make the bundle again with `pulmofuse study`"
 
 @dataclass(frozen=True, eq=False)
 class Unimodal:
-    """The trained model of one modality with what belongs to it."""
+    """The trained model of one modality with what belongs to it.
+
+    Attributes:
+        modality, config, model: the network, and what it was made from.
+        calibration: of the network's own outputs.
+        partition: parts of the study's classes that the outputs are of; None: one for each class.
+        within: (classes,) prior by which a part's probability is divided among its classes; None
+            where every part is one class.
+    """
 
     modality: Modality
     config: CtConfig | CxrConfig | CoughConfig
     model: Classifier
     calibration: Calibration
+    partition: Partition | None = None
+    within: np.ndarray | None = None
+
+    def lift(self, p: np.ndarray) -> np.ndarray:
+        """The network's (n, outputs) probabilities as those of the study's classes."""
+        if self.partition is None or self.within is None:
+            return p
+        return self.partition.lift(p, self.within)
+
+    def calibrated(self, raw: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities (n, classes) from what the network says."""
+        return self.lift(self.calibration.apply(raw))
+
+
+def subset_partition(parts: Iterable[Unimodal], classes: tuple[str, ...]) -> Partition:
+    """What the models of some modalities can tell apart together."""
+    own = [part.partition or Partition.fine(classes) for part in parts]
+    return Partition.meet(own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,6 +258,8 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
                 "calibration": part.calibration.to_dict(),
                 "feature_dim": part.model.feature_dim,
                 "findings": [finding.value for finding in part.model.findings],
+                "partition": None if part.partition is None else part.partition.parts,
+                "within": None if part.within is None else part.within.tolist(),
             }
             for modality, part in bundle.unimodal.items()
         },
@@ -271,13 +300,15 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
         blank = config.model_copy(
             update={"model": config.model.model_copy(update={"weights": "none"})}
         )
-        model = build_model(modality, blank, len(classes))
+        partition, within = _load_partition(part, classes)
+        n_outputs = len(classes) if partition is None else len(partition.parts)
+        model = build_model(modality, blank, n_outputs)
         findings = part.get("findings", [])  # bundles of before have none
         if findings:
             model.learn_findings(findings)
         _load_weights(folder / f"{modality.value}.safetensors", model)
         calibration = Calibration.from_dict(part["calibration"])
-        unimodal[modality] = Unimodal(modality, config, model, calibration)
+        unimodal[modality] = Unimodal(modality, config, model, calibration, partition, within)
     decision = content["decision"]
     stacking = decision.get("stacking")  # bundles of before have none
     return Bundle(
@@ -300,6 +331,23 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
         thresholds={key: float(value) for key, value in content["thresholds"].items()},
         facts=dict(content["facts"]),
     )
+
+
+def _load_partition(
+    part: Mapping[str, Any], classes: tuple[str, ...]
+) -> tuple[Partition | None, np.ndarray | None]:
+    """The parts of the classes that a model's outputs are of, and the prior within them."""
+    parts, prior = part.get("partition"), part.get("within")  # bundles of before have none
+    if parts is None or prior is None:
+        if parts is not prior:
+            raise ValueError("a partition and the prior within it go together")
+        return None, None
+    partition, within = Partition(classes, tuple(map(tuple, parts))), np.array(prior, dtype=float)
+    if sorted(name for own in partition.parts for name in own) != sorted(classes):
+        raise ValueError("a partition does not hold every class once")
+    if within.shape != (len(classes),) or not (np.isfinite(within) & (within > 0)).all():
+        raise ValueError("a prior within the parts is not positive")
+    return partition, within
 
 
 def _load_feature(

@@ -15,8 +15,9 @@ import torch
 
 from pulmofuse.errors import BundleError
 from pulmofuse.fusion import RULES
-from pulmofuse.inference.bundle import Bundle, load_bundle
+from pulmofuse.inference.bundle import Bundle, load_bundle, subset_partition
 from pulmofuse.inference.scoring import findings_probabilities
+from pulmofuse.labelsets import members
 from pulmofuse.models import frozen
 from pulmofuse.preprocessing import prepare
 from pulmofuse.schema import Modality, subset_name
@@ -36,7 +37,8 @@ class Prediction:
         subset: modalities that were given, e.g. "ct+cough".
         method: how they were joined; "unimodal" for one.
         probabilities: class -> probability, summing to 1.
-        predicted: the class at the study's operating point.
+        predicted: the class at the study's operating point; "a|b" where the given modalities
+            cannot tell a from b, and one of the two it is.
         threshold: operating point on the positive class; None where the largest p decides.
         by_modality: the same probabilities for each modality by itself.
         evidence: modality -> log-likelihood ratio for the positive (or predicted) class that the
@@ -103,7 +105,7 @@ class Predictor:
         given = {modality: source for modality, source in pairs if source is not None}
         self._check(given, method)
         seen = {modality: self._score(modality, source) for modality, source in given.items()}
-        p = {m: self.bundle.unimodal[m].calibration.apply(s.p)[0] for m, s in seen.items()}
+        p = {m: self.bundle.unimodal[m].calibrated(s.p)[0] for m, s in seen.items()}
         subset = subset_name(given)
         if len(given) == 1:
             method, fused = "unimodal", self._rebased(p)[next(iter(p))]
@@ -194,13 +196,17 @@ class Predictor:
         attention: dict[str, list[float]],
     ) -> Prediction:
         classes, positive = self.bundle.classes, self.bundle.positive
+        told_apart = subset_partition((self.bundle.unimodal[m] for m in p), classes)
         threshold = self.bundle.thresholds.get(f"{subset}|{method}")
         if positive is not None and threshold is not None:
             i = classes.index(positive)
             predicted = positive if fused[i] >= threshold else classes[1 - i]
         else:
-            predicted = classes[int(fused.argmax())]
-        target = classes.index(positive or predicted)
+            predicted = told_apart.names[int(told_apart.collapse(fused).argmax())]
+        target = [classes.index(name) for name in members(positive or predicted)]
+        priors = dict(
+            zip(self.bundle.decision.modalities, self.bundle.decision.modality_priors, strict=True)
+        )
         return Prediction(
             subset=subset,
             method=method,
@@ -209,12 +215,7 @@ class Predictor:
             threshold=threshold,
             by_modality={m.value: _named(classes, v) for m, v in self._rebased(p).items()},
             evidence={
-                m.value: _evidence(
-                    values[target],
-                    self.bundle.decision.modality_priors[
-                        self.bundle.decision.modalities.index(m), target
-                    ],
-                )
+                m.value: _evidence(values[target].sum(), priors[m][target].sum())
                 for m, values in p.items()
             },
             warnings=tuple(

@@ -33,6 +33,8 @@ from pulmofuse.pipeline.predictions import (
     fusion_patients,
     operating_points,
     record_predictions,
+    record_truth,
+    subset_partitions,
 )
 from pulmofuse.pipeline.pretrained import (
     MARK,
@@ -83,12 +85,14 @@ __all__ = [
     "prepare_cohort",
     "pretraining_checks",
     "record_predictions",
+    "record_truth",
     "require_records",
     "rows_hash",
     "run_controls",
     "scan",
     "seen_in_pretraining",
     "split_cohort",
+    "subset_partitions",
     "table_hash",
     "train_unimodal",
     "training_inputs",

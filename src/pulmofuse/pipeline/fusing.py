@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from pulmofuse.config import FusionTraining, StudyConfig
 from pulmofuse.evaluation import METRICS, fit_calibration
 from pulmofuse.inference import DecisionFusion, FeatureFusion, Unimodal, instance_rows
+from pulmofuse.labelsets import Partition, class_frequencies
 from pulmofuse.models import GatedAttentionFusion, frozen
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.pipeline.models import augmentation, codes, loss_weights
@@ -20,30 +22,37 @@ from pulmofuse.training import FeatureSource, Progress, fit, infer_records, is_f
 
 
 def fit_decision_fusion(
-    patients: PatientScores, config: StudyConfig, cohort: Cohort
+    patients: PatientScores,
+    parts: Mapping[Modality, Unimodal],
+    config: StudyConfig,
+    cohort: Cohort,
 ) -> DecisionFusion:
     """Constants of the decision rules, from validation patients only.
 
     The calibrated models assume the class frequencies of the data they were calibrated on, so
-    those are the priors that the log-odds rule takes out again.
+    those are the priors that the log-odds rule takes out again. Of a model that tells parts of
+    the classes apart, they are the parts' frequencies, lifted as its probabilities are.
     """
     classes = config.target.classes
     val = (patients.patients["split"] == Split.VAL).to_numpy()
-    y = codes(patients.patients["y_true"], classes)
+    names = patients.patients["y_true"].to_numpy()
     priors, weights = [], []
-    positive = None if config.target.positive is None else classes.index(config.target.positive)
     for j, modality in enumerate(patients.modalities):
-        records = cohort.of(modality)
-        labels = codes(records.loc[records["split"] == Split.VAL, "y_true"], classes)
-        priors.append(_frequencies(labels, len(classes)))
+        records, part = cohort.of(modality), parts[modality]
+        labels = records.loc[records["split"] == Split.VAL, "y_true"]
+        partition = part.partition or Partition.fine(classes)
+        priors.append(part.lift(_part_frequencies(labels, partition)))
         rows = val & patients.has[:, j]
-        p = patients.p[rows, j]
-        auc = float(METRICS["roc_auc"](y[rows], p, p.argmax(axis=1), positive, None))
+        y, p = partition.codes(names[rows]), partition.collapse(patients.p[rows, j])
+        positive = config.target.positive if config.target.positive in partition.names else None
+        at = None if positive is None else partition.names.index(positive)
+        known = y >= 0
+        auc = float(METRICS["roc_auc"](y[known], p[known], p[known].argmax(axis=1), at, None))
         # A model no better than chance keeps a small say, so that the weights never sum to 0.
         weights.append(max(auc - 0.5, 0.01) if np.isfinite(auc) else 0.01)
     return DecisionFusion(
         modalities=patients.modalities,
-        prior=_frequencies(y[val], len(classes)),
+        prior=class_frequencies(names[val], classes),
         modality_priors=np.stack(priors),
         auc_weights=np.array(weights) / sum(weights),
         dependence_weight=config.fusion.dependence_weight,
@@ -68,7 +77,8 @@ def fit_feature_fusion(
     seed = config.seed + 101
     split = patients.patients["split"].to_numpy()
     y = codes(patients.patients["y_true"], classes)
-    train, val = split == Split.TRAIN, split == Split.VAL
+    # Whose class is known as a set only is no example of any.
+    train, val = (split == Split.TRAIN) & (y >= 0), (split == Split.VAL) & (y >= 0)
     torch.manual_seed(seed)
     model = GatedAttentionFusion(
         {m.value: part.model.feature_dim for m, part in parts.items()},
@@ -83,7 +93,7 @@ def fit_feature_fusion(
         plain = patients.features()
         history = fit(
             model,
-            _augmented_source(patients, parts, cohort, settings.views, seed, y, progress),
+            _augmented_source(patients, parts, cohort, settings.views, seed, y, train, progress),
             FeatureSource({m: f[val] for m, f in plain.items()}, patients.has[val], y[val]),
             config=settings.training,
             class_weights=loss_weights(settings.training, y[train], len(classes)),
@@ -106,10 +116,10 @@ def _augmented_source(
     views: int,
     seed: int,
     y: np.ndarray,
+    train: np.ndarray,
     progress: Progress,
 ) -> FeatureSource:
-    """Training patients as features of `views` augmented views each."""
-    train = (patients.patients["split"] == Split.TRAIN).to_numpy()
+    """Training patients, (patients,) bool, as features of `views` augmented views each."""
     stacked = [
         patients.features(_augmented_features(parts, cohort, seed + v, progress, v, views))
         for v in range(views)
@@ -155,7 +165,7 @@ def _augmented_features(
     return out
 
 
-def _frequencies(y: np.ndarray, n_classes: int) -> np.ndarray:
-    """Class frequencies with one pseudo-count each, so that no prior is 0."""
-    counts = np.bincount(y, minlength=n_classes) + 1.0
+def _part_frequencies(labels: pd.Series, partition: Partition) -> np.ndarray:
+    """Frequencies (parts,) with one pseudo-count each, so that no prior is 0."""
+    counts = np.bincount(partition.codes(labels), minlength=len(partition.parts)) + 1.0
     return np.asarray(counts / counts.sum())

@@ -14,8 +14,10 @@ import torch
 from pulmofuse.config import CoughPreprocessing, StudyConfig
 from pulmofuse.files import write_bytes, write_json
 from pulmofuse.inference import Unimodal, grad_cam
+from pulmofuse.labelsets import Partition, members
 from pulmofuse.models import Classifier
 from pulmofuse.pipeline.cohort import Cohort
+from pulmofuse.pipeline.models import told_apart
 from pulmofuse.preprocessing import LogMel, to_tensor
 from pulmofuse.schema import Modality, Split, iterate
 from pulmofuse.training import model_input
@@ -33,12 +35,14 @@ def write_examples(cohort: Cohort, config: StudyConfig, folder: Path) -> None:
     index = []
     for modality in cohort.caches:
         records = cohort.of(modality)
-        for name in config.target.classes:
-            chosen = records[(records["split"] == Split.TRAIN) & (records["y_true"] == name)]
+        partition = told_apart(records, config.target.classes)
+        parts = partition.codes(records["y_true"])
+        for place, name in enumerate(partition.names):
+            chosen = records[(records["split"] == Split.TRAIN) & (parts == place)]
             count = min(EXAMPLES_PER_CLASS, len(chosen))
             for i, row in enumerate(rng.choice(len(chosen), count, replace=False)):
                 picture = _picture(cohort, modality, config, chosen.iloc[row])
-                file = f"{modality.value}-{config.target.classes.index(name)}-{i}.png"
+                file = f"{modality.value}-{place}-{i}.png"
                 write_png(folder / file, picture)
                 index.append({"modality": modality.value, "class": name, "image": file})
     write_json(folder / "index.json", index)
@@ -66,7 +70,7 @@ def write_explanations(
         records = cohort.of(modality).set_index("record_id")
         for i, row in enumerate(iterate(_drawn(rows, config))):
             record = records.loc[row["record_id"]]
-            target = config.target.classes.index(row["y_pred"])
+            target = (part.partition or Partition.fine(config.target.classes)).index(row["y_pred"])
             batch = _shown_input(part.model, cohort.caches[modality].instances, record)
             cam = grad_cam(part.model, batch, target)
             picture = _picture(cohort, modality, config, record)
@@ -79,7 +83,7 @@ def write_explanations(
                     "record_id": row["record_id"],
                     "y_true": row["y_true"],
                     "y_pred": row["y_pred"],
-                    "p": round(float(row[f"p_{row['y_pred']}"]), 4),
+                    "p": round(sum(float(row[f"p_{c}"]) for c in members(row["y_pred"])), 4),
                     "image": image,
                     "overlay": overlay,
                 }

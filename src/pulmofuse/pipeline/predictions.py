@@ -16,7 +16,15 @@ import torch
 from pulmofuse.evaluation import youden_threshold
 from pulmofuse.evaluation.comparison import PER_RECORD, UNIMODAL
 from pulmofuse.fusion import paired_patients, simulated_patients
-from pulmofuse.inference import FEATURE_METHOD, DecisionFusion, FeatureFusion, Scores
+from pulmofuse.inference import (
+    FEATURE_METHOD,
+    DecisionFusion,
+    FeatureFusion,
+    Scores,
+    Unimodal,
+    subset_partition,
+)
+from pulmofuse.labelsets import Partition, common
 from pulmofuse.schema import JOIN, Modality, Split, class_columns, subset_name
 from pulmofuse.training import patient_features, record_shares
 
@@ -91,12 +99,19 @@ class PatientScores:
         patients: table of `fusion_patients`.
         scores: of each modality.
         classes: of the study.
+        truth: class or set of each record_id, where some are sets: a row is then held to what the
+            records that it is made from say, and not to what others say of the patient.
     """
 
     def __init__(
-        self, patients: pd.DataFrame, scores: Mapping[Modality, Scores], classes: Sequence[str]
+        self,
+        patients: pd.DataFrame,
+        scores: Mapping[Modality, Scores],
+        classes: Sequence[str],
+        truth: Mapping[str, str] | None = None,
     ) -> None:
         self.patients = patients
+        self._truth = truth
         self.classes = tuple(classes)
         self.modalities = tuple(scores)
         self._scores = scores
@@ -158,7 +173,7 @@ class PatientScores:
                 "record_id": ids,
                 "split": chosen["split"].to_numpy(),
                 "site": None,
-                "y_true": chosen["y_true"].to_numpy(),
+                "y_true": self._said(chosen, subset),
                 "subset": subset_name(subset),
                 "method": method,
                 "simulated": chosen["simulated"].to_numpy(dtype=bool),
@@ -167,6 +182,38 @@ class PatientScores:
         table[class_columns(self.classes)] = p[keep]
         table[class_columns(self.classes, raw=True)] = p_raw[keep]
         return table
+
+    def _said(self, chosen: pd.DataFrame, subset: Sequence[Modality]) -> np.ndarray:
+        """What is true of these patients as far as the records of a subset say, (patients,)."""
+        if self._truth is None:
+            return np.asarray(chosen["y_true"].to_numpy())
+        truth = self._truth
+        records = chosen[[m.value for m in subset]].to_numpy()
+        names = [common(truth[r] for own in row for r in own) for row in records]
+        return np.array(names, dtype=object)
+
+
+def record_truth(records: pd.DataFrame, classes: Sequence[str]) -> dict[str, str] | None:
+    """Class or set of each record_id; None where every record names its class.
+
+    Args:
+        records: record_id, y_true.
+        classes: of the study.
+    """
+    if set(records["y_true"]) <= set(classes):
+        return None
+    return dict(zip(records["record_id"], records["y_true"], strict=True))
+
+
+def subset_partitions(
+    parts: Mapping[Modality, Unimodal], classes: tuple[str, ...]
+) -> dict[str, Partition]:
+    """What the models of each subset tell apart together, where that is not every class."""
+    found = {
+        subset_name(subset): subset_partition((parts[m] for m in subset), classes)
+        for subset in subsets(parts)
+    }
+    return {name: partition for name, partition in found.items() if not partition.is_fine}
 
 
 def _joined(p: np.ndarray, log_weight: np.ndarray | None) -> np.ndarray:
@@ -249,10 +296,23 @@ def decide(
     classes: Sequence[str],
     positive: str | None,
     thresholds: Mapping[str, float],
+    partitions: Mapping[str, Partition] | None = None,
 ) -> pd.DataFrame:
-    """The table with `y_pred`, columns in order."""
+    """The table with `y_pred`, columns in order.
+
+    Args:
+        table: prediction rows.
+        classes: of the study.
+        positive: positive class.
+        thresholds: of `operating_points`.
+        partitions: of `subset_partitions`: there the most probable part is called.
+    """
     p = table[class_columns(classes)].to_numpy()
     y_pred = np.array(classes, dtype=object)[p.argmax(axis=1)]
+    for subset, partition in (partitions or {}).items():
+        rows = (table["subset"] == subset).to_numpy()
+        names = np.array(partition.names, dtype=object)
+        y_pred[rows] = names[partition.collapse(p[rows]).argmax(axis=1)]
     if positive is not None and len(classes) == 2:
         i = list(classes).index(positive)
         keys = table["subset"] + "|" + table["method"]
