@@ -168,4 +168,4 @@ def class_frequencies(names: Iterable[object], classes: Sequence[str]) -> FloatA
         for member in own:
             counts[member] += single[member] / total
     found = np.array(list(counts.values()))
-    return found / found.sum()
+    return np.asarray(found / found.sum())

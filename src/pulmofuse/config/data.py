@@ -11,6 +11,18 @@ from pulmofuse.labelsets import set_name
 from pulmofuse.schema import Label, Oddity
 
 
+def _covid_against_the_rest() -> dict[Label, str | tuple[str, ...]]:
+    return {
+        Label.COVID19: "covid19",
+        Label.NOT_COVID19: "not_covid19",
+        Label.NORMAL: "not_covid19",
+        Label.PNEUMONIA: "not_covid19",
+        Label.TUBERCULOSIS: "not_covid19",
+        Label.CHRONIC_LUNG_DISEASE: "not_covid19",
+        Label.OTHER_ABNORMAL: "not_covid19",
+    }
+
+
 class Target(Node):
     """What is to be detected.
 
@@ -21,17 +33,7 @@ class Target(Node):
 
     classes: Annotated[tuple[ClassName, ...], Field(min_length=2)] = ("not_covid19", "covid19")
     positive: str | None = "covid19"
-    mapping: dict[Label, str | tuple[str, ...]] = Field(
-        default_factory=lambda: {
-            Label.COVID19: "covid19",
-            Label.NOT_COVID19: "not_covid19",
-            Label.NORMAL: "not_covid19",
-            Label.PNEUMONIA: "not_covid19",
-            Label.TUBERCULOSIS: "not_covid19",
-            Label.CHRONIC_LUNG_DISEASE: "not_covid19",
-            Label.OTHER_ABNORMAL: "not_covid19",
-        }
-    )
+    mapping: dict[Label, str | tuple[str, ...]] = Field(default_factory=_covid_against_the_rest)
 
     @model_validator(mode="after")
     def _consistent(self) -> Target:

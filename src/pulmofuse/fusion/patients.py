@@ -146,14 +146,14 @@ def _dealt(records: pd.DataFrame, seed: int) -> pd.DataFrame:
     if not sets.any():
         return records
     single = records[~sets].groupby(_KEYS)["patient_id"].nunique()
-    answer: dict[tuple[object, str, str, object], str] = {}
+    answer: dict[tuple[object, ...], str] = {}
     for (split, name, modality), group in records[sets].groupby([*_KEYS, "modality"], sort=True):
         counts = {c: int(single.get((split, c), 0)) for c in members(str(name))}
         total = sum(counts.values())
         if not total:
             continue
         patients = sorted(group["patient_id"].unique())
-        order = _generator(seed, split, name, Modality(modality)).permutation(len(patients))
+        order = _generator(seed, split, name, Modality(str(modality))).permutation(len(patients))
         # Rounding the running sum gives each class its share, give or take one.
         ends = np.rint(np.cumsum(list(counts.values())) / total * len(patients)).astype(int)
         places = np.searchsorted(ends, np.arange(len(patients)), side="right")
