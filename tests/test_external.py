@@ -236,3 +236,102 @@ def test_a_mapping_to_other_classes_is_refused(untrained: Untrained) -> None:
 def test_data_without_a_source_name_are_refused(untrained: Untrained, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="SOURCE:ROOT"):
         evaluate_external(untrained.study, ":foo", untrained.data, tmp_path)
+
+
+def _pairs(tmp_path: Path) -> tuple[pd.DataFrame, dict[str, object]]:
+    """pairs.csv by patient, and pairs.json."""
+    table = pd.read_csv(tmp_path / "out" / "pairs.csv", keep_default_na=False)
+    return table.set_index("patient_id"), read_json(tmp_path / "out" / "pairs.json")
+
+
+def test_every_true_pair_is_shown_with_what_every_method_says(
+    untrained: Untrained,
+    evaluated: Callable[..., tuple[pd.DataFrame, pd.DataFrame]],
+    tmp_path: Path,
+) -> None:
+    two = untrained.manifest[untrained.manifest["modality"] != "cough"]
+    alone = sorted(two["patient_id"].unique())[0]
+    manifest = two[(two["patient_id"] != alone) | (two["modality"] == "ct")]
+    days = {"ct": 9.0, "cxr": 3.0}
+    manifest = manifest.assign(day=manifest["modality"].map(days), date="2020")
+    _, predictions = evaluated(manifest)
+    table, told = _pairs(tmp_path)
+    assert set(table.index) == set(manifest["patient_id"]) - {alone}
+    assert set(table["modalities"]) == {"ct+cxr"}
+    assert set(table["days"].astype(float)) == {6.0}
+    assert set(table["days_from"]) == {"day"}
+    assert set(table["seen_by"]) == {""}
+    for row in predictions[predictions["patient_id"] != alone].itertuples():
+        if row.method != "per_record":
+            name = f"p_{row.subset}" + ("" if row.method == "unimodal" else f"_{row.method}")
+            assert float(table.loc[row.patient_id, name]) == pytest.approx(row.p_covid19)
+    recall = pd.DataFrame(told["recall"])
+    rows = predictions[predictions["patient_id"] != alone]
+    for row in recall[recall["pairs"] == "all"].itertuples():
+        own = rows[
+            (rows["subset"] == row.subset)
+            & (rows["method"] == row.method)
+            & (rows["y_true"] == row.y_true)
+        ]
+        assert row.value == (own["y_pred"] == own["y_true"]).mean()
+    assert told["n"] == told["n_unseen"] == 7
+
+
+def test_pairs_that_the_study_knows_are_shown_and_say_so_and_are_in_no_other_figure(
+    untrained: Untrained,
+    evaluated: Callable[..., tuple[pd.DataFrame, pd.DataFrame]],
+    tmp_path: Path,
+) -> None:
+    manifest = untrained.manifest[untrained.manifest["modality"] != "cough"]
+    first, second, *rest = sorted(manifest["patient_id"].unique())
+    own = manifest[(manifest["patient_id"] == second) & (manifest["modality"] == "cxr")]
+    files = [sha256_file(untrained.data / path) for path in own["path"]]
+    _with_facts(untrained, training_files=files, training_patients=[first])
+    _, predictions = evaluated(manifest)
+    assert set(predictions["patient_id"]) == set(rest)
+    table, told = _pairs(tmp_path)
+    assert table["seen_by"].to_dict() == {first: "patient", second: "cxr"} | dict.fromkeys(rest, "")
+    assert told["n_unseen"] == len(rest)
+    assert "trained on parts of the others" in str(told["remark"])
+
+
+def test_pairs_of_one_class_have_no_auc_and_the_remark_says_so(
+    untrained: Untrained,
+    evaluated: Callable[..., tuple[pd.DataFrame, pd.DataFrame]],
+    tmp_path: Path,
+) -> None:
+    evaluated(untrained.manifest.assign(label="covid19"))
+    table, told = _pairs(tmp_path)
+    assert told["classes"] == {"covid19": len(table)}
+    assert "there is no AUC" in str(told["remark"])
+
+
+def test_a_patient_who_is_no_pair_is_named_with_the_reason(
+    untrained: Untrained,
+    evaluated: Callable[..., tuple[pd.DataFrame, pd.DataFrame]],
+    tmp_path: Path,
+) -> None:
+    manifest = untrained.manifest[untrained.manifest["modality"] != "cough"].copy()
+    first, second, *_ = sorted(manifest["patient_id"].unique())
+    xray = manifest["modality"] == "cxr"
+    manifest.loc[xray & (manifest["patient_id"] == first), "label"] = "unknown"
+    other = {"normal": "covid19", "covid19": "normal"}
+    ill = xray & (manifest["patient_id"] == second)
+    manifest.loc[ill, "label"] = manifest.loc[ill, "label"].map(other)
+    evaluated(manifest)
+    table, told = _pairs(tmp_path)
+    assert not {first, second} & set(table.index)
+    reasons = {row["patient_id"]: row["reason"] for row in told["left_out"]}  # type: ignore[attr-defined]
+    assert "cxr: label 'unknown'" in reasons[first]
+    assert reasons[second] == "its recordings carry different classes"
+
+
+def test_nothing_is_left_of_pairs_where_nobody_is_one(
+    untrained: Untrained,
+    evaluated: Callable[..., tuple[pd.DataFrame, pd.DataFrame]],
+    tmp_path: Path,
+) -> None:
+    evaluated(untrained.manifest)
+    assert (tmp_path / "out" / "pairs.csv").is_file()
+    evaluated(_one_modality_each(untrained.manifest))
+    assert not list((tmp_path / "out").glob("pairs.*"))

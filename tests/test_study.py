@@ -87,8 +87,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 def test_a_study_leaves_every_file_that_the_design_names(finished: Finished) -> None:
     for name in (
         "manifest.parquet", "audit.json", "config.resolved.yaml", "checkpoints", "excluded.csv",
-        "predictions.parquet", "metrics.json", "comparison.csv", "figures", "report.html",
+        "predictions.parquet", "metrics.json", "comparison.csv", "comparisons.csv", "figures",
+        "decision_curves.csv", "prevalence.csv", "report.html",
         "model_card.md", "bundle/bundle.json", "study.json", "examples/index.json",
+        "fusion_controls.csv", "rho_curve.csv", "shapley.csv",
+        "calibration.csv", "calibration_measures.csv", "conformal.csv",
     ):  # fmt: skip
         assert (finished.out / name).exists(), name
     assert not list(finished.out.rglob("*.pkl"))
@@ -154,7 +157,7 @@ def test_a_second_run_repeats_no_finished_step_and_changes_no_figure(finished: F
     recorder = Recorder()
     run_study(finished.config, finished.data, finished.out, recorder)
     again = {title for title, note in recorder.notes.items() if not note.endswith("(done before)")}
-    assert {title for title in again if "Train" in title or "Score" in title} == set()
+    assert {t for t in again if "Train" in t or "Score" in t or "Controls" in t} == set()
     assert (finished.out / "metrics.json").read_bytes() == before
     assert json.loads((finished.out / "study.json").read_text())["test_opened"] == 1
 
@@ -368,3 +371,23 @@ def test_a_class_without_records_is_one_clear_error(finished: Finished, tmp_path
     )
     with pytest.raises(StudyError, match="tuberculosis"):
         run_study(parse_config(text), finished.data, tmp_path)
+
+
+def test_the_power_statement_is_written_where_its_label_file_is_there(
+    finished: Finished, tmp_path: Path
+) -> None:
+    out, frame = tmp_path / "out", finished.data / "labels" / "frame.parquet"
+    shutil.copytree(finished.out, out)
+    changes = {"power_frame": "labels/frame.parquet", "controls": False, "explain_examples": 0}
+    evaluation = finished.config.evaluation.model_copy(update=changes)
+    config = finished.config.model_copy(update={"evaluation": evaluation})
+    title, recorder = "Ask how many true pairs the gain would take", Recorder()
+    run_study(config, finished.data, out, recorder)
+    assert recorder.notes[title].startswith("left out: the label file")
+    assert not (out / "power.json").exists()
+    frame.parent.mkdir()
+    shutil.copy(finished.out / "manifest.parquet", frame)
+    run_study(config, finished.data, out, recorder)
+    written = json.loads((out / "power.json").read_text(encoding="utf-8"))
+    assert written["sentence"] == recorder.notes[title]
+    assert written["frame"]["people"] == written["frame"]["recorded"]["cough"]

@@ -1,14 +1,14 @@
-"""The commands that make models outside a study: `pretrain`."""
+"""The commands beside a study: `pretrain` makes a model before it, `power` plans after it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pulmofuse.cli_data import DataRoot
-from pulmofuse.console import Display
+from pulmofuse.console import Display, print_table
 
 Overrides = Annotated[
     list[str] | None,
@@ -38,3 +38,41 @@ def pretrain(
     with Display() as display:
         weights = pretrain_backbone(tree, Modality(modality), data_root, out, display)
     typer.echo(f"Start from it with --set {modality}.model.weights={weights}")
+
+
+def power(
+    study_dir: Annotated[Path, typer.Argument(help="Output folder of a study.")],
+    frame: Annotated[
+        Path | None,
+        typer.Option(
+            help="Label file of those one could recruit: a manifest, or combined_data.csv.",
+            metavar="FILE",
+        ),
+    ] = None,
+) -> None:
+    """Say how many patients with every modality would show the gain that a study claims."""
+    from pulmofuse.files import write_json
+    from pulmofuse.pipeline import POWER_FILE, study_power
+
+    statement = study_power(study_dir, frame)
+    write_json(study_dir / POWER_FILE, statement)
+    if statement["claimed"]:
+        _print_needed(statement)
+    for text in (statement["sentence"], *statement["caveats"]):
+        typer.echo(text)
+    typer.echo(str(study_dir / POWER_FILE))
+
+
+def _print_needed(statement: dict[str, Any]) -> None:
+    """Patients by prevalence, power and number of comparisons."""
+    import pandas as pd
+
+    rows = pd.DataFrame(statement["needed"])
+    numbers = ["pairs", "pairs_at_low", "pairs_at_high"]
+    shown = rows[["prevalence", "power"]].map("{:.1%}".format)
+    shown["power"] = rows["power"].map("{:.0%}".format)
+    shown["claims"] = rows["comparisons"]
+    shown[["patients", "at the low end", "at the high end"]] = rows[numbers].map(
+        lambda n: "–" if pd.isna(n) else f"{n:,.0f}"
+    )
+    print_table(shown, "Patients with every modality, for the gain and the ends of its interval")

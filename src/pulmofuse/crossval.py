@@ -279,7 +279,8 @@ def _one(run: _Run, cohort: Cohort, deal: Deal, modality: Modality, title: str) 
 
     inputs = [
         *training_inputs(config, modality, cohort.of(modality)),
-        config.evaluation.threshold,
+        config.evaluation.model_dump(mode="json", include={"threshold"}),
+        config.evaluation.calibration_kinds,
         sorted(healthy_controls(modality)),
     ]
     name = f"{deal.name}-{modality.value}"

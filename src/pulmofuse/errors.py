@@ -53,12 +53,20 @@ class BundleError(PulmofuseError):
     """A model bundle is incomplete, damaged or of another version."""
 
 
+class InputRefused(PulmofuseError):
+    """A file can be read, and is not what the model was made for."""
+
+
 class LeakageFound(PulmofuseError):
     """The test set is known to the training set, or copies of one file carry two classes."""
 
 
 class StudyError(PulmofuseError):
     """A study cannot go on: too few patients, one class only, a locked output folder."""
+
+
+class ServiceError(PulmofuseError):
+    """The service cannot start, or its database or its keys are not as they must be."""
 
 
 def _one_line(text: str) -> str:

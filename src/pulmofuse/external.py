@@ -16,9 +16,12 @@ from pulmofuse.config import SourceConfig, StudyConfig, Target, load_config
 from pulmofuse.errors import SourceError, StudyError
 from pulmofuse.evaluation import comparison_table, evaluate
 from pulmofuse.files import write_csv, write_json, write_parquet
-from pulmofuse.fusion import paired_patients
+from pulmofuse.fusion import narrowed, paired_patients
 from pulmofuse.inference import Bundle, Scores, load_bundle, score_records
 from pulmofuse.pipeline import (
+    SEEN_COPY,
+    SEEN_FILE,
+    SEEN_PATIENT,
     Cohort,
     PatientScores,
     Reporter,
@@ -29,12 +32,16 @@ from pulmofuse.pipeline import (
     describe_cohort,
     feature_predictions,
     locked,
+    of_true_pairs,
     prepare_cohort,
     record_predictions,
     record_truth,
+    remove_true_pairs,
     require_records,
     scan,
     subset_partitions,
+    write_calibration,
+    write_true_pairs,
 )
 from pulmofuse.schema import (
     Exclusion,
@@ -47,6 +54,9 @@ from pulmofuse.schema import (
     write_manifest,
 )
 
+#: Of each record, what a table of patients is made of.
+_PATIENT = ["record_id", "patient_id", "modality", "split", "y_true"]
+
 
 def evaluate_external(
     study: Path, data: str, data_root: Path, out: Path, reporter: Reporter | None = None
@@ -55,13 +65,16 @@ def evaluate_external(
 
     Nothing is fitted: preprocessing, calibration, thresholds and fusion weights are those of the
     bundle. Files and patients that the study trained or validated on are left out and counted.
-    Modalities are joined for true patients only.
+    Modalities are joined for true patients only. Patients with two or more modalities are shown one
+    by one as well, in pairs.csv; there are so few of them that those whom the study knows are shown
+    too, and marked.
 
     Args:
         study: output folder of a study.
         data: a manifest (Parquet or CSV) or "SOURCE:ROOT".
         data_root: folder that paths are relative to.
-        out: takes predictions.parquet, metrics.json, manifest.parquet and the tables as CSV.
+        out: takes predictions.parquet, metrics.json, manifest.parquet, the tables as CSV, and
+            where there are true pairs pairs.csv and pairs.json.
         reporter: shows progress.
 
     Returns:
@@ -74,8 +87,13 @@ def evaluate_external(
     bundle = load_bundle(study / "bundle")
     config = load_config(study / "config.resolved.yaml")
     with locked(out):
-        cohort = _collect(config, bundle, study, data, data_root, out, reporter)
-        scores = _score(bundle, cohort, reporter)
+        everything, manifest = _collect(config, bundle, study, data, data_root, out, reporter)
+        # Of whom no class is known there is nothing to show one by one.
+        known = narrowed(everything.records)
+        known = known[known["y_true"].isin(bundle.classes)]
+        pairs = known[of_true_pairs(known)]
+        cohort = _unseen(everything)
+        scores = _score(bundle, everything, cohort.records, pairs, reporter)
         predictions = _predict(config, bundle, cohort, scores)
         reporter.step("Evaluate")
         rows = evaluate(
@@ -86,8 +104,17 @@ def evaluate_external(
         write_parquet(out / "predictions.parquet", predictions)
         write_json(out / "metrics.json", rows)
         write_csv(out / "comparison.csv", table)
+        write_calibration(
+            out,
+            predictions,
+            bundle.classes,
+            bundle.positive,
+            bundle.conformal,
+            config.evaluation.confidence,
+        )
         write_csv(out / "excluded.csv", cohort.excluded)
         reporter.finish(str(out / "comparison.csv"))
+        _show_pairs(config, bundle, pairs, manifest, everything.excluded, scores, out, reporter)
     return table
 
 
@@ -99,8 +126,11 @@ def _collect(
     data_root: Path,
     out: Path,
     reporter: Reporter,
-) -> Cohort:
-    """Records with classes that the bundle knows and its study never saw, all as test records."""
+) -> tuple[Cohort, pd.DataFrame]:
+    """Records with classes that the bundle knows, all as test records, and the whole manifest.
+
+    The column `seen` says what the study trained or validated on; see `_seen`.
+    """
     reporter.step("Scan the data")
     manifest, excluded = _manifest(data, data_root)
     reporter.finish(f"{len(manifest):,} files, {len(excluded):,} left out")
@@ -109,8 +139,9 @@ def _collect(
         modalities = ", ".join(m.value for m in bundle.unimodal)
         raise StudyError(data, "holds no modality of this bundle", f"the bundle reads {modalities}")
     reporter.step("Read and prepare the files")
+    manifest = manifest[known]
     cohort = prepare_cohort(
-        manifest[known].assign(split=None),
+        manifest.assign(split=None),
         excluded,
         _bundle_config(config, bundle),
         data_root,
@@ -119,9 +150,18 @@ def _collect(
     )
     write_csv(out / "excluded.csv", cohort.excluded)
     require_records(cohort, data, out / "excluded.csv")
-    cohort = _unseen(cohort, bundle, study, data)
-    reporter.finish(describe_cohort(cohort) + _own_test_files(cohort, bundle))
-    return replace(cohort, records=cohort.records.assign(split=Split.TEST.value))
+    seen = _seen(cohort.records, bundle, study)
+    if (seen != "").all():
+        raise StudyError(
+            data,
+            "the study trained on every one of these files or patients",
+            "give data that the study did not train on",
+        )
+    records = cohort.records.assign(split=Split.TEST.value, seen=seen)
+    cohort = replace(cohort, records=records)
+    unseen = _unseen(cohort)
+    reporter.finish(describe_cohort(unseen) + _own_test_files(unseen, bundle))
+    return cohort, manifest
 
 
 def _manifest(data: str, data_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -154,36 +194,30 @@ def _bundle_config(config: StudyConfig, bundle: Bundle) -> StudyConfig:
     return config.model_copy(update={"target": target, **parts})
 
 
-def _unseen(cohort: Cohort, bundle: Bundle, study: Path, data: str) -> Cohort:
-    """The cohort without what the study trained or validated on: files, near copies, patients."""
-    records = cohort.records
+def _seen(records: pd.DataFrame, bundle: Bundle, study: Path) -> np.ndarray:
+    """What of each record (n,) the study trained or validated on; "" for what it never saw."""
     files = records["sha256"].isin(bundle.facts.get("training_files", []))
     near = copies_of_study(study, records).isin([Split.TRAIN.value, Split.VAL.value])
     patients = records["patient_id"].isin(bundle.facts.get("training_patients", []))
     # Whoever shares a group with something seen is somebody the study knows.
     known = records["group"].isin(set(records.loc[files | near | patients, "group"]))
-    seen = files | near | patients | known
-    if seen.all():
-        raise StudyError(
-            data,
-            "the study trained on every one of these files or patients",
-            "give data that the study did not train on",
-        )
-    why = np.select(
-        [files, near],
-        ["the study trained on this file", "the study trained on a near copy of this file"],
-        "the study trained on this patient",
-    )
+    return np.select([files, near, known], [SEEN_FILE, SEEN_COPY, SEEN_PATIENT], "")
+
+
+def _unseen(cohort: Cohort) -> Cohort:
+    """The cohort without what the study trained or validated on: files, near copies, patients."""
+    records = cohort.records
+    seen = records["seen"] != ""
     dropped = exclusions_frame(
         Exclusion(
             row["path"],
             row["modality"],
             row["source"],
             "audit",
-            row["why"],
+            f"the study trained on {row['seen']}",
             "none needed",
         )
-        for row in iterate(records.assign(why=why)[seen])
+        for row in iterate(records[seen])
     )
     excluded = pd.concat([cohort.excluded, dropped], ignore_index=True)
     return replace(cohort, records=records[~seen].reset_index(drop=True), excluded=excluded)
@@ -195,10 +229,19 @@ def _own_test_files(cohort: Cohort, bundle: Bundle) -> str:
     return f"; {own:,} of them are the study's own test files, no external data" if own else ""
 
 
-def _score(bundle: Bundle, cohort: Cohort, reporter: Reporter) -> dict[Modality, Scores]:
+def _score(
+    bundle: Bundle,
+    cohort: Cohort,
+    unseen: pd.DataFrame,
+    pairs: pd.DataFrame,
+    reporter: Reporter,
+) -> dict[Modality, Scores]:
+    """Scores of the records that are evaluated and of those of true pairs."""
+    wanted = {*unseen["record_id"], *pairs["record_id"]}
     scores = {}
     for modality, cache in cohort.caches.items():
         records = cohort.of(modality)
+        records = records[records["record_id"].isin(wanted)]
         if records.empty:
             continue
         reporter.step(f"Score the {modality.value} records")
@@ -215,10 +258,11 @@ def _predict(
 ) -> pd.DataFrame:
     """Every record by itself; true patients by every method for all subsets that somebody has."""
     classes = bundle.classes
+    # Of some modality the study may have seen every record, and only true pairs were scored.
+    scores = {m: s for m, s in scores.items() if not cohort.of(m).empty}
     tables = [record_predictions(cohort.of(m), s, m, classes) for m, s in scores.items()]
     if len(scores) > 1:
-        columns = ["record_id", "patient_id", "modality", "split", "y_true"]
-        patients = paired_patients(cohort.records[columns])
+        patients = paired_patients(cohort.records[_PATIENT])
         n_modalities = (patients[[m.value for m in Modality]].map(len) > 0).sum(axis=1)
         # Figures of simulated patients have nothing to stand beside where nobody is a true pair.
         if (n_modalities > 1).any() or config.fusion.patients != "simulated":
@@ -247,6 +291,31 @@ def _patient_predictions(
     if bundle.feature is not None:
         tables += feature_predictions(patient_scores, bundle.feature)
     return tables
+
+
+def _show_pairs(
+    config: StudyConfig,
+    bundle: Bundle,
+    pairs: pd.DataFrame,
+    manifest: pd.DataFrame,
+    excluded: pd.DataFrame,
+    scores: dict[Modality, Scores],
+    out: Path,
+    reporter: Reporter,
+) -> None:
+    """Write what every method says of each true pair; nothing where nobody is one."""
+    if pairs.empty:
+        remove_true_pairs(out)
+        return
+    reporter.step("Show the true pairs")
+    tables = _patient_predictions(config, bundle, paired_patients(pairs[_PATIENT]), scores, None)
+    joined = pd.concat([t for t in tables if not t.empty], ignore_index=True)
+    classes, positive = bundle.classes, bundle.positive
+    predictions = decide(joined, classes, positive, bundle.thresholds)
+    confidence = config.evaluation.confidence
+    reporter.finish(
+        write_true_pairs(out, predictions, pairs, manifest, excluded, classes, positive, confidence)
+    )
 
 
 def _no_scores(feature_dim: int, classes: tuple[str, ...]) -> Scores:

@@ -109,13 +109,16 @@ MANIFEST_COLUMNS: tuple[str, ...] = (
     "sex",
     "view",
     "date",
+    "day",
     "series_id",
     "traits",
     "findings",
 )
 
 _OPTIONAL_TEXT = ("site", "split", "sex", "view", "date", "series_id", "traits", "findings")
-_OPTIONAL_COLUMNS = (*_OPTIONAL_TEXT, "age")
+#: Columns of numbers, and what is counted in them.
+_OPTIONAL_NUMBERS = {"age": "years", "day": "days"}
+_OPTIONAL_COLUMNS = (*_OPTIONAL_TEXT, *_OPTIONAL_NUMBERS)
 
 #: ISO 8601 calendar date of reduced precision: YYYY, YYYY-MM or YYYY-MM-DD. Text of this form
 #: sorts by time, which is all that a split by time needs.
@@ -171,7 +174,7 @@ def is_iso_date(value: object) -> bool:
 def manifest_frame(rows: Iterable[dict[str, object]]) -> pd.DataFrame:
     """A manifest table from row dictionaries; absent optional columns are null.
 
-    An age that is not a number becomes null (data sets write "unknown" or "45+"); a
+    An age or a day that is not a number becomes null (data sets write "unknown" or "45+"); a
     `patient_known` that is no truth value stays as it is, for `check_manifest` to refuse.
     """
     frame = pd.DataFrame(list(rows))
@@ -183,7 +186,8 @@ def manifest_frame(rows: Iterable[dict[str, object]]) -> pd.DataFrame:
         # `bool("no")` is true, and so is `bool(nan)`: each value is looked up, never cast.
         flags = frame["patient_known"].map(lambda flag: _FLAGS.get(str(flag).lower(), flag))
         frame["patient_known"] = flags.infer_objects()
-    frame["age"] = pd.to_numeric(frame["age"], errors="coerce").astype("float64")
+    for column in _OPTIONAL_NUMBERS:
+        frame[column] = pd.to_numeric(frame[column], errors="coerce").astype("float64")
     for column in _OPTIONAL_TEXT:
         values = frame[column].astype(object)
         frame[column] = values.where(values.notna(), None)
@@ -206,13 +210,15 @@ def check_manifest(frame: pd.DataFrame, name: str | Path = "manifest") -> pd.Dat
     import pandera.errors
 
     _check_columns(frame, name)
-    ages = frame["age"] if "age" in frame else pd.Series(dtype=float)
+    given_numbers = {column: frame[column] for column in _OPTIONAL_NUMBERS if column in frame}
     frame = manifest_frame(frame.to_dict("records"))  # type: ignore[arg-type]
     if frame.empty:
         return frame
-    for row, (given, age) in enumerate(zip(ages, frame["age"], strict=False)):
-        if pd.notna(given) and pd.isna(age):
-            raise _row_error(name, "age", row, f"{given!r} is not a number of years")
+    for column, values in given_numbers.items():
+        for row, (given, number) in enumerate(zip(values, frame[column], strict=True)):
+            if pd.notna(given) and pd.isna(number):
+                why = f"{given!r} is not a number of {_OPTIONAL_NUMBERS[column]}"
+                raise _row_error(name, column, row, why)
     for row, flag in enumerate(frame["patient_known"]):
         if not isinstance(flag, bool | np.bool_):
             raise _row_error(name, "patient_known", row, f"{flag!r} is neither true nor false")
@@ -307,6 +313,7 @@ def _manifest_schema() -> Any:
         lambda value: _findings_fault(value) is None, element_wise=True, error=_FINDINGS_CHECK
     )
     years = pa.Check.in_range(0, OLDEST_YEARS, error=f"is not in 0 to {OLDEST_YEARS} years")
+    finite = pa.Check(np.isfinite, element_wise=True, error="is not a number of days")
     return pa.DataFrameSchema(
         {
             "record_id": pa.Column(str, text, unique=True),
@@ -322,6 +329,7 @@ def _manifest_schema() -> Any:
             "sex": pa.Column(object, one_of(("F", "M", "O")), nullable=True),
             "view": pa.Column(object, is_text, nullable=True),
             "date": pa.Column(object, iso_date, nullable=True),
+            "day": pa.Column(float, finite, nullable=True),
             "series_id": pa.Column(object, is_text, nullable=True),
             "traits": pa.Column(object, is_text, nullable=True),
             "findings": pa.Column(object, findings, nullable=True),

@@ -6,10 +6,23 @@ then sorts its scores once and is computed for all replicates by sums along the 
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
+
+#: Conventional two-sided level and power (Cohen 1988).
+ALPHA, POWER = 0.05, 0.80
+
+
+def power_quantiles(alpha: float = ALPHA, power: float = POWER) -> tuple[float, float]:
+    """Standard normal quantiles of a two-sided test: what it must exceed, and what it may lose.
+
+    A difference is shown with `power` if it is (first + second) standard errors.
+    """
+    return NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(power)
 
 
 def weighted_auc(

@@ -16,10 +16,19 @@ import pandas as pd
 import pulmofuse
 from pulmofuse.config import StudyConfig, dump_config
 from pulmofuse.curation import split_hash, stop_on_leaks
-from pulmofuse.evaluation import comparison_table, evaluate, fusion_gain
+from pulmofuse.evaluation import (
+    Conformal,
+    comparison_table,
+    comparisons,
+    decision_curves,
+    evaluate,
+    fusion_gain,
+    prevalence_table,
+)
 from pulmofuse.evaluation.matching import CONFOUNDERS
 from pulmofuse.files import (
     read_json,
+    sha256_file,
     write_csv,
     write_json,
     write_parquet,
@@ -37,7 +46,10 @@ from pulmofuse.inference import (
 )
 from pulmofuse.pipeline import (
     AUDIT_FILES,
+    CALIBRATION_FILES,
     FINDINGS_FILES,
+    FUSION_CONTROL_FILES,
+    POWER_FILE,
     Cohort,
     PatientScores,
     Reporter,
@@ -53,6 +65,8 @@ from pulmofuse.pipeline import (
     feature_predictions,
     fit_decision_fusion,
     fit_feature_fusion,
+    fit_gates,
+    fit_prediction_sets,
     fusion_patients,
     locked,
     operating_points,
@@ -66,6 +80,7 @@ from pulmofuse.pipeline import (
     scan,
     seen_in_pretraining,
     split_cohort,
+    study_power,
     subset_partitions,
     table_hash,
     train_unimodal,
@@ -75,15 +90,26 @@ from pulmofuse.pipeline import (
     with_stacking,
     without_leaks,
     write_audit,
+    write_calibration,
     write_examples,
     write_explanations,
     write_findings,
     write_fingerprints,
+    write_fusion_controls,
 )
 from pulmofuse.report import write_report
 from pulmofuse.schema import MANIFEST_COLUMNS, Modality, Split, write_manifest
 from pulmofuse.sources.synthetic import read_truth
 from pulmofuse.training import BEST
+
+#: What the evaluation writes, besides what calibration has of its own.
+EVALUATION_FILES = (
+    "metrics.json",
+    "comparison.csv",
+    "comparisons.csv",
+    "decision_curves.csv",
+    "prevalence.csv",
+)
 
 
 @dataclass(eq=False)
@@ -99,11 +125,13 @@ class _Run:
     keys: dict[Modality, str] = field(default_factory=dict)
     parts: dict[Modality, Unimodal] = field(default_factory=dict)
     scores: dict[Modality, Scores] = field(default_factory=dict)
+    patients: PatientScores | None = None
     decision: DecisionFusion | None = None
     stacking: str = ""
     feature: FeatureFusion | None = None
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
     thresholds: dict[str, float] = field(default_factory=dict)
+    conformal: Conformal | None = None
 
 
 def run_study(
@@ -138,8 +166,10 @@ def run_study(
             _train(run, cohort, modality)
         _fuse(run, cohort)
         _evaluate(run)
+        _power(run)
         _findings(run, cohort)
         _control(run, cohort)
+        _control_fusion(run, cohort)
         _illustrate(run, cohort)
         _bundle(run, cohort)
         return _report(run, cohort)
@@ -252,7 +282,9 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
     outputs = [scores / f"{modality.value}.parquet", scores / f"{modality.value}.npy"]
     title = f"Score the {modality.value} records"
     within = trained[0].within
-    inputs = [key] if within is None else [key, within.tolist()]
+    inputs = [key, config.evaluation.calibration_kinds]
+    if within is not None:
+        inputs.append(within.tolist())
     run.steps.run(f"score-{modality.value}", title, inputs, outputs, score)
     run.scores[modality] = Scores.load(scores, modality.value)
 
@@ -266,10 +298,10 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
     columns = ["record_id", "patient_id", "modality", "split", "y_true"]
     table = fusion_patients(cohort.records[columns], config.fusion.patients, classes, config.seed)
     truth = record_truth(cohort.records, classes)
-    patients = PatientScores(table, run.scores, classes, truth)
+    run.patients = patients = PatientScores(table, run.scores, classes, truth)
     run.reporter.step("Fit the decision rules")
     run.decision, run.stacking = with_stacking(
-        fit_decision_fusion(patients, run.parts, config, cohort),
+        fit_decision_fusion(patients, config, cohort, run.parts),
         patients,
         run.scores,
         cohort.records[columns],
@@ -312,11 +344,14 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
     run.thresholds = operating_points(joined, classes, positive, config.evaluation.threshold)
     partitions = subset_partitions(run.parts, classes)
     run.predictions = decide(joined, classes, positive, run.thresholds, partitions)
+    if config.evaluation.conformal is not None:
+        coverage = config.evaluation.conformal.coverage
+        run.conformal = fit_prediction_sets(run.predictions, classes, coverage)
     write_parquet(run.out / "predictions.parquet", run.predictions)
 
 
 def _evaluate(run: _Run) -> None:
-    """Compute every figure; writes metrics.json and comparison.csv. This opens the test set."""
+    """Compute every figure; writes metrics.json and tables. This opens the test set."""
     config, out = run.config, run.out
     classes, positive = config.target.classes, config.target.positive
 
@@ -325,6 +360,11 @@ def _evaluate(run: _Run) -> None:
         rows = evaluate(*arguments)
         write_json(out / "metrics.json", rows + fusion_gain(*arguments))
         write_csv(out / "comparison.csv", comparison_table(rows))
+        write_csv(out / "comparisons.csv", comparisons(*arguments))
+        write_csv(out / "decision_curves.csv", decision_curves(*arguments))
+        write_csv(out / "prevalence.csv", prevalence_table(*arguments))
+        confidence = config.evaluation.confidence
+        write_calibration(out, run.predictions, classes, positive, run.conformal, confidence)
         return f"{len(rows):,} figures"
 
     inputs = [
@@ -334,8 +374,39 @@ def _evaluate(run: _Run) -> None:
         config.seed,
         cells_key(run.predictions),
     ]
-    outputs = [out / "metrics.json", out / "comparison.csv"]
+    tables = CALIBRATION_FILES if run.conformal is not None else CALIBRATION_FILES[:2]
+    outputs = [out / name for name in (*EVALUATION_FILES, *tables)]
     run.steps.run("evaluate", "Evaluate on the test patients", inputs, outputs, work)
+
+
+def _power(run: _Run) -> None:
+    """How many true pairs the claimed gain would take; writes power.json where a frame is given."""
+    config, path = run.config, run.out / POWER_FILE
+    if config.evaluation.power_frame is None:
+        path.unlink(missing_ok=True)
+        return
+    frame = run.data_root / config.evaluation.power_frame
+    title = "Ask how many true pairs the gain would take"
+    if not frame.is_file():
+        path.unlink(missing_ok=True)
+        run.reporter.step(title)
+        run.reporter.finish(f"left out: the label file {frame} is not there")
+        return
+
+    def work() -> str:
+        statement = study_power(run.out, frame)
+        write_json(path, statement)
+        return str(statement["sentence"])
+
+    inputs = [
+        pulmofuse.__version__,
+        config.target.model_dump(mode="json"),
+        config.evaluation.model_dump(mode="json"),
+        config.seed,
+        sha256_file(frame),
+        cells_key(run.predictions),
+    ]
+    run.steps.run("power", title, inputs, [path], work)
 
 
 def _findings(run: _Run, cohort: Cohort) -> None:
@@ -386,6 +457,35 @@ def _control(run: _Run, cohort: Cohort) -> None:
     run.steps.run("controls", "Negative controls", inputs, [out / "controls.csv"], work)
 
 
+def _control_fusion(run: _Run, cohort: Cohort) -> None:
+    """Try the fusion on noise, other pairings, acquisition alone; writes `FUSION_CONTROL_FILES`."""
+    config, patients, decision = run.config, run.patients, run.decision
+    assert patients is not None and decision is not None  # noqa: S101, PT018  # `_fuse` set them
+    outputs = [run.out / name for name in FUSION_CONTROL_FILES]
+    # They hold every patient to one class, which a label that stands for a set does not name.
+    unasked = not config.evaluation.fusion_controls or config.target.has_sets
+    if unasked or len(run.parts) < 2:
+        for path in outputs:
+            path.unlink(missing_ok=True)
+        return
+    inputs = [
+        pulmofuse.__version__,
+        config.seed,
+        config.target.model_dump(mode="json"),
+        config.fusion.model_dump(mode="json"),
+        config.evaluation.model_dump(mode="json"),
+        rows_hash(cohort.records, ["record_id", "patient_id", "split", "y_true", "traits"]),
+        cells_key(run.predictions),
+    ]
+    run.steps.run(
+        "fusion-controls",
+        "Controls on fusion",
+        inputs,
+        outputs,
+        lambda: write_fusion_controls(patients, decision, cohort, run.predictions, config, run.out),
+    )
+
+
 def _illustrate(run: _Run, cohort: Cohort) -> None:
     """Examples and Grad-CAM pictures."""
     config, out = run.config, run.out
@@ -420,6 +520,8 @@ def _bundle(run: _Run, cohort: Cohort) -> None:
         decision=run.decision,
         feature=run.feature,
         thresholds=run.thresholds,
+        conformal=run.conformal,
+        deployment_prevalence=config.evaluation.deployment_prevalence,
         facts={
             "warnings": [
                 {"modality": c["modality"], "text": c["detail"]}
@@ -433,6 +535,7 @@ def _bundle(run: _Run, cohort: Cohort) -> None:
             "training_patients": sorted(seen["patient_id"].dropna().unique()),
             "versions": versions(),
         },
+        gates=fit_gates(cohort, run.scores, config),
     )
     save_bundle(run.out / "bundle", bundle)
     run.reporter.finish(str(run.out / "bundle"))

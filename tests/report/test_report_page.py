@@ -23,6 +23,7 @@ SECTIONS = [
 ]  # fmt: skip
 METRIC_KEYS = [
     "roc_auc", "accuracy", "recall", "specificity", "precision", "f1", "average_precision", "brier",
+    "ece",
 ]  # fmt: skip
 OPTIONAL = [
     "config.resolved.yaml", "manifest.parquet", "excluded.csv", "audit.json", "checkpoints",
@@ -80,7 +81,7 @@ def test_results_table_shows_the_figures_of_metrics_json(study: Path) -> None:
         key = subset.lower().replace(" ", "").strip(), rules[rule.strip()]
         for name, cell in zip(METRIC_KEYS, cells[:-1], strict=True):
             row = found.loc[(*key, name)]
-            digits = 3 if name == "brier" else 2
+            digits = 3 if name in {"brier", "ece"} else 2
             expected = [f"{row[column]:.{digits}f}" for column in ("value", "low", "high")]
             assert re.findall(r"[\d.]+", cell) == expected
         assert int(cells[-1]) == found.loc[(*key, "accuracy"), "n_patients"]
@@ -94,7 +95,7 @@ def test_bold_is_the_best_of_each_column_as_displayed(two_class_study: Path) -> 
     columns = list(zip(*(row for row in cells if len(row) == len(METRIC_KEYS)), strict=True))
     for name, column in zip(METRIC_KEYS, columns, strict=True):
         values = [float(re.sub(r"<.*?>", "", cell)) for cell in column]
-        best = min(values) if name == "brier" else max(values)
+        best = min(values) if name in {"brier", "ece"} else max(values)
         assert ["best" in cell for cell in column] == [value == best for value in values]
 
 
@@ -271,7 +272,8 @@ def test_model_card_holds_every_part(study: Path) -> None:
     card = (study / "model_card.md").read_text(encoding="utf-8")
     headings = re.findall(r"^## (.*)$", card, flags=re.MULTILINE)
     assert headings == [
-        "Intended use", "Not for", "Data", "Figures", "Audit verdict", "Limits", "Licence",
+        "Conclusion",
+            "Intended use", "Not for", "Data", "Figures", "Audit verdict", "Limits", "Licence",
     ]  # fmt: skip
     assert "Research use only. Not a medical device." in card
     assert "**fail**" in card

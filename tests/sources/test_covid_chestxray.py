@@ -180,6 +180,15 @@ def test_dates(tmp_path: Path, published: str, date: str | None) -> None:
     assert scan_source("covid_chestxray", root).records["date"].tolist() == [date]
 
 
+@pytest.mark.parametrize(("offset", "day"), [("5", 5.0), ("-12", -12.0), ("?", None), ("", None)])
+def test_days(tmp_path: Path, offset: str, day: float | None) -> None:
+    root = cohen_tree(tmp_path, [row("1", "a.jpg")])
+    table = pd.read_csv(root / "metadata.csv", dtype=str).assign(offset=offset)
+    table.to_csv(root / "metadata.csv", index=False)
+    (found,) = scan_source("covid_chestxray", root).records["day"]
+    assert found == day if day is not None else pd.isna(found)
+
+
 def test_a_missing_file_is_to_be_had_from_two_places(tmp_path: Path) -> None:
     root = cohen_tree(tmp_path, [row("1", "a.jpg")], missing=["a.jpg"])
     table = pd.read_csv(root / "metadata.csv", dtype=str).assign(url="https://example.org/case/4")

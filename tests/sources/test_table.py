@@ -37,9 +37,9 @@ class TestRows:
 
     def test_fill_every_column_of_the_manifest(self, tmp_path: Path) -> None:
         text = (
-            "Path;Label;Modality;patient_id;patient_known;source;site;split;age;sex;view;date;"
+            "Path;Label;Modality;patient_id;patient_known;source;site;split;age;sex;view;date;day;"
             "series_id;traits;findings;remark\n"
-            "scans\\b.dcm;normal;ct;007;yes;north;ward 3;valid;61,;female;axial;2020-04;s1;;"
+            "scans\\b.dcm;normal;ct;007;yes;north;ward 3;valid;61,;female;axial;2020-04;-3;s1;;"
             '"{""mass"": 1}";x\n'
         ).replace("61,", "61")
         (row,) = scan_source("table", tree(tmp_path, text)).records.to_dict("records")
@@ -57,6 +57,7 @@ class TestRows:
             "sex": "F",
             "view": "axial",
             "date": "2020-04",
+            "day": -3.0,
             "series_id": "table:s1",
             "traits": None,
             "findings": '{"mass": 1}',
@@ -150,6 +151,7 @@ class TestFaults:
             ("sex", "x", "'x' is not a sex"),
             ("split", "holdout", "'holdout' is not a split"),
             ("patient_known", "perhaps", "'perhaps' is not a truth value"),
+            ("day", "soon", "'soon' is not a number of days"),
             ("traits", "[1]", "traits is not a JSON object"),
             ("traits", "{", "traits is not a JSON object"),
             ("findings", "mass", "findings 'mass' is not a JSON object"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 
 import pandas as pd
 
 from pulmofuse.curation.check import Check, Verdict, counted, grade, two_digits
 from pulmofuse.schema import Split
+from pulmofuse.statistics import ALPHA, POWER, power_quantiles
 
 #: With fewer patients of a class in a split, one of them moves recall by more than a tenth.
 MIN_PATIENTS = 10
@@ -24,10 +24,6 @@ _BASE_AUC = 0.80
 #: Correlation of the two models' AUCs on the same patients; moderate in the tables of Hanley &
 #: McNeil 1983, and 0 would be two independent test sets.
 _CORRELATION = 0.5
-
-#: Conventional two-sided level and power (Cohen 1988).
-_ALPHA, _POWER = 0.05, 0.80
-
 
 #: Site of a row that counts a whole source, and of records whose site is not known.
 ALL_SITES, UNKNOWN_SITE = "all", "unknown"
@@ -61,8 +57,7 @@ def smallest_difference(n_positive: int, n_negative: int) -> float | None:
         return None
     from scipy.optimize import brentq
 
-    z_alpha = NormalDist().inv_cdf(1 - _ALPHA / 2)
-    z_power = NormalDist().inv_cdf(_POWER)
+    z_alpha, z_power = power_quantiles()
     base = auc_standard_error(_BASE_AUC, n_positive, n_negative)
 
     def spare(difference: float) -> float:
@@ -106,7 +101,7 @@ def power(records: pd.DataFrame, modality: str) -> Check:
     if len(shown) < len(differences):
         detail = (
             f"{people} are too few: a model of AUC {two_digits(_BASE_AUC)} could not be told from"
-            f" a perfect one with {_POWER:.0%} power."
+            f" a perfect one with {POWER:.0%} power."
         )
         return Check(
             "power", "warn", None, None, None, detail, remedy, modality, thresholds=_POWER_LIMITS
@@ -114,7 +109,7 @@ def power(records: pd.DataFrame, modality: str) -> Check:
     value = max(shown)
     detail = (
         f"{people} can show an AUC difference of {two_digits(value)} or more"
-        f" ({_POWER:.0%} power at alpha {two_digits(_ALPHA)}, for two models of about"
+        f" ({POWER:.0%} power at alpha {two_digits(ALPHA)}, for two models of about"
         f" {two_digits(_BASE_AUC)}); a smaller one to a model tested on other patients may be"
         " chance."
     )

@@ -23,9 +23,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from pulmofuse.config import EvaluationConfig
 from pulmofuse.curation.check import two_digits
-from pulmofuse.evaluation.comparison import PER_RECORD, Row
 from pulmofuse.evaluation.intervals import patient_interval
 from pulmofuse.evaluation.questions import as_asked, positive_of, questions
+from pulmofuse.evaluation.tables import PER_RECORD, Row
 from pulmofuse.schema import Split, class_columns
 from pulmofuse.statistics import FloatArray, divide, weighted_auc
 

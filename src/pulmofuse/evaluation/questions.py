@@ -31,9 +31,9 @@ def questions(predictions: pd.DataFrame, classes: Sequence[str]) -> dict[str, Pa
     Raises:
         StudyError: a name is no class and no set of them.
     """
-    told = [column for column in _SAID if column in predictions]
+    said = [column for column in _SAID if column in predictions]
     return {
-        str(subset): Partition.of({n for c in told for n in group[c].unique()}, classes)
+        str(subset): Partition.of({n for c in said for n in group[c].unique()}, classes)
         for subset, group in predictions.groupby("subset", sort=False)
     }
 
@@ -47,22 +47,31 @@ def common_question(
 
 
 def as_asked(predictions: pd.DataFrame, question: Partition) -> pd.DataFrame:
-    """Predictions with the parts of a question for classes: y_true, y_pred and p_<part>.
+    """Predictions with a question's parts for classes: y_true, y_pred, p_<part>, p_raw_<part>.
 
     A fine question leaves the table as it is.
     """
     if question.is_fine:
         return predictions
     names = question.names
-    told = {
+    renamed = {
         column: [names[i] for i in question.codes(predictions[column])]
         for column in _SAID
         if column in predictions
     }
-    p = question.collapse(predictions[class_columns(question.classes)].to_numpy(dtype=float))
-    columns = pd.DataFrame(p, columns=class_columns(names), index=predictions.index)
-    rest = predictions.drop(columns=class_columns(question.classes))
-    return rest.assign(**told).join(columns)
+    out = predictions.assign(**renamed)
+    for raw in (False, True):
+        before = class_columns(question.classes, raw=raw)
+        if set(before) <= set(out):
+            p = question.collapse(out[before].to_numpy(dtype=float))
+            columns = pd.DataFrame(p, columns=class_columns(names, raw=raw), index=out.index)
+            out = out.drop(columns=before).join(columns)
+    return out
+
+
+def told(question: Partition) -> dict[str, str]:
+    """What a row says of its question; nothing where it is about all classes."""
+    return {} if question.is_fine else {"question": ", ".join(question.names)}
 
 
 def positive_of(question: Partition, positive: str | None) -> str | None:

@@ -47,7 +47,7 @@ def paired_patients(records: pd.DataFrame) -> pd.DataFrame:
     """
     _check(records)
     rows = []
-    records = _narrowed(records)
+    records = narrowed(records)
     for (split, y_true, patient), group in records.groupby([*_KEYS, "patient_id"], sort=True):
         of_modality = {m: _record_ids(group[group["modality"] == m.value]) for m in Modality}
         rows.append(_row(str(patient), split, y_true, of_modality, simulated=False))
@@ -80,7 +80,7 @@ def simulated_patients(records: pd.DataFrame, seed: int) -> pd.DataFrame:
     _check(records)
     modalities = [m for m in Modality if (records["modality"] == m.value).any()]
     rows = []
-    records = _dealt(_narrowed(records), seed)
+    records = _dealt(narrowed(records), seed)
     for (split, y_true), group in records.groupby(_KEYS, sort=True):
         real = {m: _patients(group[group["modality"] == m.value]) for m in Modality}
         n = max(len(patients) for patients in real.values())
@@ -103,16 +103,20 @@ def _sets(records: pd.DataFrame) -> np.ndarray:
     return records["y_true"].map(names).to_numpy(dtype=bool)
 
 
-def _narrowed(records: pd.DataFrame) -> pd.DataFrame:
-    """Records with each set narrowed down by what else is known of the patient in that split."""
+def narrowed(records: pd.DataFrame) -> pd.DataFrame:
+    """Records with each set narrowed down by what else is known of the patient in that split.
+
+    Args:
+        records: patient_id, split, y_true; without sets they are returned as they are.
+    """
     sets = _sets(records)
     if not sets.any():
         return records
     said = records[[*_PERSON, "y_true"]].drop_duplicates().sort_values([*_PERSON, "y_true"])
     answer: dict[tuple[object, object, object], str] = {}
     for (split, patient), group in said.groupby(_PERSON):
-        narrowed = _narrow(group["y_true"].tolist())
-        answer |= {(split, patient, name): known for name, known in narrowed.items()}
+        known = _narrow(group["y_true"].tolist())
+        answer |= {(split, patient, name): meant for name, meant in known.items()}
     keys = zip(records["split"], records["patient_id"], records["y_true"], strict=True)
     return records.assign(y_true=[answer[key] for key in keys])
 

@@ -10,7 +10,16 @@ from pulmofuse.inference.bundle import (
     save_bundle,
     subset_partition,
 )
-from pulmofuse.inference.explain import grad_cam
+from pulmofuse.inference.explain import activation_map, grad_cam
+from pulmofuse.inference.explanation import Explanation, explain, explain_instances
+from pulmofuse.inference.gate import (
+    GATE_MODES,
+    Gate,
+    GateMode,
+    GateRemark,
+    GateStatistics,
+    fit_statistics,
+)
 from pulmofuse.inference.predictor import DEFAULT_METHOD, FEATURE_METHOD, Prediction, Predictor
 from pulmofuse.inference.scoring import (
     Scores,
@@ -22,15 +31,25 @@ from pulmofuse.inference.scoring import (
 __all__ = [
     "DEFAULT_METHOD",
     "FEATURE_METHOD",
+    "GATE_MODES",
     "Bundle",
     "DecisionFusion",
+    "Explanation",
     "FeatureFusion",
+    "Gate",
+    "GateMode",
+    "GateRemark",
+    "GateStatistics",
     "Prediction",
     "Predictor",
     "Scores",
     "Unimodal",
+    "activation_map",
     "build_model",
+    "explain",
+    "explain_instances",
     "findings_probabilities",
+    "fit_statistics",
     "grad_cam",
     "instance_rows",
     "load_bundle",

@@ -3,6 +3,7 @@
     bundle.json                      classes, priors, calibration, thresholds, configurations, facts
     ct.safetensors, cxr.…, cough.…   weights of each modality's model
     fusion.safetensors               weights of the feature-level fusion, if the study trained one
+    gate-ct.safetensors, gate-cxr.…  where the features of training records lie (inference.gate)
 
 Loading is strict: a file that is missing, damaged or does not fit its architecture is an error.
 """
@@ -24,9 +25,10 @@ from torch import nn
 
 from pulmofuse.config import CoughConfig, CtConfig, CxrConfig
 from pulmofuse.errors import BundleError
-from pulmofuse.evaluation import Calibration
+from pulmofuse.evaluation import CalibrationMap, Conformal, calibration_from_dict
 from pulmofuse.files import atomic_path, write_json
-from pulmofuse.fusion import Stacking, fuse
+from pulmofuse.fusion import Stacking, discount, fuse
+from pulmofuse.inference.gate import GateStatistics, gate_to_json, load_gate, save_gate
 from pulmofuse.labelsets import Partition
 from pulmofuse.models import (
     Classifier,
@@ -40,7 +42,7 @@ from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
 from pulmofuse.schema import Modality
 from pulmofuse.training import check_stages
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _REMEDY = "make the bundle again with `pulmofuse study`"
 
@@ -60,7 +62,7 @@ class Unimodal:
     modality: Modality
     config: CtConfig | CxrConfig | CoughConfig
     model: Classifier
-    calibration: Calibration
+    calibration: CalibrationMap
     partition: Partition | None = None
     within: np.ndarray | None = None
 
@@ -91,6 +93,8 @@ class DecisionFusion:
         modality_priors: (modalities, classes) prior that each calibrated model assumes.
         auc_weights: (modalities,) weights of the weighted mean, chosen on validation data.
         dependence_weight: w of the log-odds rule where two or more modalities are present.
+        dependence_rho: assumed correlation given the class, from which w follows by the number of
+            modalities present (`fusion.discount`); None takes `dependence_weight`.
         stacking: the weights learned from patients with several modalities, if any were.
     """
 
@@ -99,11 +103,23 @@ class DecisionFusion:
     modality_priors: np.ndarray
     auc_weights: np.ndarray
     dependence_weight: float
+    dependence_rho: float | None = None
     stacking: Stacking | None = None
 
     def methods(self, rules: Iterable[str]) -> tuple[str, ...]:
         """These rules, and the stacking where there is one."""
         return (*rules, *(() if self.stacking is None else (self.stacking.method,)))
+
+    def weight(self, n_present: int) -> float:
+        """W of the log-odds rule for so many modalities.
+
+        One modality alone has nothing to depend on, so its evidence is never discounted.
+        """
+        if n_present < 2:
+            return 1.0
+        if self.dependence_rho is not None:
+            return discount(n_present, self.dependence_rho)
+        return self.dependence_weight
 
     def rebase(self, p: np.ndarray) -> np.ndarray:
         """Probabilities (n, modalities, classes) of each modality under the fused prior.
@@ -115,19 +131,19 @@ class DecisionFusion:
         return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
     def apply(self, rule: str, p: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """Fuse (n, modalities, classes) by a rule, see `fusion.fuse`, or by the stacking's name.
-
-        One modality alone has nothing to depend on, so its evidence is never discounted.
-        """
+        """Fuse (n, modalities, classes) by a rule, see `fusion.fuse`, or by the stacking's name."""
         constants = {"prior": self.prior, "modality_priors": self.modality_priors}
         if self.stacking is not None and rule == self.stacking.method:
             return self.stacking.apply(p, present, **constants)
         if rule != "log_odds":
             return fuse(rule, self.rebase(p), present, weights=self.auc_weights, **constants)
-        full = np.ones(len(self.modalities))
-        alone = fuse(rule, p, present, weights=full, **constants)
-        joint = fuse(rule, p, present, weights=full * self.dependence_weight, **constants)
-        return np.asarray(np.where((present.sum(axis=1) > 1)[:, None], joint, alone))
+        counts = present.sum(axis=1)
+        out = np.empty((len(p), p.shape[2]))
+        for n_present in np.unique(counts):
+            rows = counts == n_present
+            w = np.full(p.shape[1], self.weight(int(n_present)))
+            out[rows] = fuse(rule, p[rows], present[rows], weights=w, **constants)
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +154,7 @@ class FeatureFusion:
     hidden: int
     dropout: float
     modality_dropout: float
-    calibration: dict[str, Calibration]
+    calibration: dict[str, CalibrationMap]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +170,10 @@ class Bundle:
         feature: the feature-level fusion, if trained.
         thresholds: "subset|method" -> operating point on p of the positive class.
         facts: fingerprints, versions and the audit's warnings, as JSON values.
+        conformal: prediction sets, if the study made them.
+        deployment_prevalence: share of the positive class where predictions are made, in (0, 1);
+            None for that of the study.
+        gates: what the input gate knows of each modality; one without is not looked at.
     """
 
     name: str
@@ -165,6 +185,9 @@ class Bundle:
     feature: FeatureFusion | None
     thresholds: dict[str, float]
     facts: dict[str, Any] = field(default_factory=dict)
+    conformal: Conformal | None = None
+    deployment_prevalence: float | None = None
+    gates: dict[Modality, GateStatistics] = field(default_factory=dict)
 
 
 def build_model(
@@ -202,6 +225,8 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
         stale.unlink()
     for modality, part in bundle.unimodal.items():
         _save_weights(folder / f"{modality.value}.safetensors", part.model)
+    for modality, statistics in bundle.gates.items():
+        save_gate(folder, modality, statistics)
     if bundle.feature is not None:
         _save_weights(folder / "fusion.safetensors", bundle.feature.model)
     write_json(folder / "bundle.json", _to_json(bundle))
@@ -268,6 +293,7 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
             "modality_priors": decision.modality_priors.tolist(),
             "auc_weights": decision.auc_weights.tolist(),
             "dependence_weight": decision.dependence_weight,
+            "dependence_rho": decision.dependence_rho,
             "stacking": None if decision.stacking is None else decision.stacking.to_dict(),
         },
         "feature": None
@@ -279,6 +305,9 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
             "calibration": {k: c.to_dict() for k, c in feature.calibration.items()},
         },
         "thresholds": bundle.thresholds,
+        "conformal": None if bundle.conformal is None else bundle.conformal.to_dict(),
+        "deployment_prevalence": bundle.deployment_prevalence,
+        "gate": {m.value: gate_to_json(bundle.gates.get(m)) for m in bundle.unimodal},
         "facts": bundle.facts,
     }
 
@@ -307,10 +336,14 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
         if findings:
             model.learn_findings(findings)
         _load_weights(folder / f"{modality.value}.safetensors", model)
-        calibration = Calibration.from_dict(part["calibration"])
+        calibration = calibration_from_dict(part["calibration"])
         unimodal[modality] = Unimodal(modality, config, model, calibration, partition, within)
     decision = content["decision"]
     stacking = decision.get("stacking")  # bundles of before have none
+    # Bundles of before have neither of these two.
+    sets, prevalence = content.get("conformal"), content.get("deployment_prevalence")
+    if prevalence is not None and not 0 < prevalence < 1:
+        raise BundleError("deployment_prevalence", f"is {prevalence}, no share", _REMEDY)
     return Bundle(
         name=content["name"],
         question=content["question"],
@@ -323,6 +356,7 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
             modality_priors=np.array(decision["modality_priors"], dtype=float),
             auc_weights=np.array(decision["auc_weights"], dtype=float),
             dependence_weight=float(decision["dependence_weight"]),
+            dependence_rho=decision.get("dependence_rho"),  # bundles of before have none
             stacking=None
             if stacking is None
             else Stacking.from_dict(stacking, len(unimodal), len(classes)),
@@ -330,6 +364,14 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
         feature=_load_feature(folder, content["feature"], unimodal, len(classes)),
         thresholds={key: float(value) for key, value in content["thresholds"].items()},
         facts=dict(content["facts"]),
+        conformal=None if sets is None else Conformal.from_dict(sets, classes),
+        deployment_prevalence=prevalence,
+        # A modality without statistics says so; one that is not named is a damaged bundle.
+        gates={
+            m: load_gate(folder, m, content["gate"][m.value], part.model.feature_dim)
+            for m, part in unimodal.items()
+            if content["gate"][m.value] is not None
+        },
     )
 
 
@@ -363,7 +405,7 @@ def _load_feature(
         dims, n_classes, content["hidden"], content["dropout"], content["modality_dropout"]
     )
     _load_weights(folder / "fusion.safetensors", model)
-    calibration = {k: Calibration.from_dict(c) for k, c in content["calibration"].items()}
+    calibration = {k: calibration_from_dict(c) for k, c in content["calibration"].items()}
     return FeatureFusion(
         model, content["hidden"], content["dropout"], content["modality_dropout"], calibration
     )

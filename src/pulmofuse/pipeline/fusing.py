@@ -23,40 +23,56 @@ from pulmofuse.training import FeatureSource, Progress, fit, infer_records, is_f
 
 def fit_decision_fusion(
     patients: PatientScores,
-    parts: Mapping[Modality, Unimodal],
     config: StudyConfig,
     cohort: Cohort,
+    parts: Mapping[Modality, Unimodal] | None = None,
 ) -> DecisionFusion:
     """Constants of the decision rules, from validation patients only.
 
     The calibrated models assume the class frequencies of the data they were calibrated on, so
     those are the priors that the log-odds rule takes out again. Of a model that tells parts of
     the classes apart, they are the parts' frequencies, lifted as its probabilities are.
+
+    Args:
+        patients: on which the study joins its modalities.
+        config: the study.
+        cohort: its records.
+        parts: the models, where some tell only parts of the classes apart.
     """
     classes = config.target.classes
     val = (patients.patients["split"] == Split.VAL).to_numpy()
     names = patients.patients["y_true"].to_numpy()
     priors, weights = [], []
     for j, modality in enumerate(patients.modalities):
-        records, part = cohort.of(modality), parts[modality]
+        records, part = cohort.of(modality), None if parts is None else parts[modality]
         labels = records.loc[records["split"] == Split.VAL, "y_true"]
-        partition = part.partition or Partition.fine(classes)
-        priors.append(part.lift(_part_frequencies(labels, partition)))
+        partition = Partition.fine(classes)
+        if part is not None and part.partition is not None:
+            partition = part.partition
+        frequencies = _part_frequencies(labels, partition)
+        priors.append(frequencies if part is None else part.lift(frequencies))
         rows = val & patients.has[:, j]
         y, p = partition.codes(names[rows]), partition.collapse(patients.p[rows, j])
         positive = config.target.positive if config.target.positive in partition.names else None
         at = None if positive is None else partition.names.index(positive)
-        known = y >= 0
-        auc = float(METRICS["roc_auc"](y[known], p[known], p[known].argmax(axis=1), at, None))
-        # A model no better than chance keeps a small say, so that the weights never sum to 0.
-        weights.append(max(auc - 0.5, 0.01) if np.isfinite(auc) else 0.01)
+        weights.append(excess_auc(y[y >= 0], p[y >= 0], at))
     return DecisionFusion(
         modalities=patients.modalities,
         prior=class_frequencies(names[val], classes),
         modality_priors=np.stack(priors),
         auc_weights=np.array(weights) / sum(weights),
         dependence_weight=config.fusion.dependence_weight,
+        dependence_rho=config.fusion.dependence_rho,
     )
+
+
+def excess_auc(y: np.ndarray, p: np.ndarray, positive: int | None) -> float:
+    """What the weighted mean weighs a modality by: its AUC above chance, at least .01.
+
+    A model no better than chance keeps a small say, so that the weights never sum to 0.
+    """
+    auc = float(METRICS["roc_auc"](y, p, p.argmax(axis=1), positive, None))
+    return max(auc - 0.5, 0.01) if np.isfinite(auc) else 0.01
 
 
 def fit_feature_fusion(
@@ -105,7 +121,13 @@ def fit_feature_fusion(
     for subset in subsets(patients.modalities):
         keep = patients.of(subset)[0] & val
         raw = feature_probabilities(patients, fusion, subset)
-        fusion.calibration[subset_name(subset)] = fit_calibration(raw[keep], y[keep], len(classes))
+        fusion.calibration[subset_name(subset)] = fit_calibration(
+            raw[keep],
+            y[keep],
+            len(classes),
+            config.evaluation.calibration_kinds,
+            patients.patients["patient_id"].astype(str).to_numpy()[keep],
+        )
     return fusion, f"best validation AUC {history['val_auc'].max():.3f}"
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from pulmofuse.config import CoughConfig, CtConfig, CxrConfig, StudyConfig, TrainingConfig
 from pulmofuse.errors import StudyError
-from pulmofuse.evaluation import Calibration, fit_calibration
+from pulmofuse.evaluation import CalibrationMap, fit_calibration
 from pulmofuse.findings import findings_matrix
 from pulmofuse.inference import Unimodal, build_model, instance_rows
 from pulmofuse.labelsets import Partition, class_frequencies
@@ -112,7 +112,9 @@ def train_unimodal(
                 progress=told,
             )
         )
-    calibration = _calibrate(model, records[records["split"] == Split.VAL], instances, partition)
+    chosen = records[records["split"] == Split.VAL]
+    kinds = config.evaluation.calibration_kinds
+    calibration = _calibrate(model, chosen, instances, partition, kinds)
     if partition.is_fine:
         return Unimodal(modality, part, model, calibration), _note(curves)
     within = _prior(cohort, partition.classes)
@@ -273,11 +275,15 @@ def _auxiliary(
 
 
 def _calibrate(
-    model: Classifier, records: pd.DataFrame, instances: np.ndarray, partition: Partition
-) -> Calibration:
+    model: Classifier,
+    records: pd.DataFrame,
+    instances: np.ndarray,
+    partition: Partition,
+    kind: str | Sequence[str],
+) -> CalibrationMap:
     seen = infer_records(frozen(model), instances, *instance_rows(records))
-    y = partition.codes(records["y_true"])
-    return fit_calibration(seen.p, y, len(partition.parts))
+    y, people = partition.codes(records["y_true"]), records["patient_id"].astype(str)
+    return fit_calibration(seen.p, y, len(partition.parts), kind, people)
 
 
 def loss_weights(config: TrainingConfig, y: object, n_classes: int) -> torch.Tensor:

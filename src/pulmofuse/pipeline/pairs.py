@@ -13,8 +13,8 @@ from pulmofuse.config import CoughPreprocessing, CtPreprocessing
 from pulmofuse.curation.leakage import across_splits
 from pulmofuse.errors import UnreadableFile
 from pulmofuse.files import write_bytes, write_json
+from pulmofuse.inference.pictures import decibel_picture
 from pulmofuse.io import read_image
-from pulmofuse.pipeline.pictures import decibel_picture
 from pulmofuse.preprocessing import LogMel, prepare, to_tensor
 from pulmofuse.preprocessing.images import window_ct
 from pulmofuse.schema import Modality, iterate

@@ -9,18 +9,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-import torch
 
-from pulmofuse.config import CoughPreprocessing, StudyConfig
+from pulmofuse.config import StudyConfig
 from pulmofuse.files import write_bytes, write_json
-from pulmofuse.inference import Unimodal, grad_cam
+from pulmofuse.inference import Unimodal
+from pulmofuse.inference.explanation import explain_instances
+from pulmofuse.inference.pictures import instance_picture
 from pulmofuse.labelsets import Partition, members
-from pulmofuse.models import Classifier
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.pipeline.models import told_apart
-from pulmofuse.preprocessing import LogMel, to_tensor
 from pulmofuse.schema import Modality, Split, iterate
-from pulmofuse.training import model_input
 
 #: Examples of each class and modality in the report.
 EXAMPLES_PER_CLASS = 2
@@ -55,7 +53,7 @@ def write_explanations(
     config: StudyConfig,
     folder: Path,
 ) -> None:
-    """Write Grad-CAM pictures of test records, right and wrong ones, with `index.json`.
+    """Write activation maps of test records, right and wrong ones, with `index.json`.
 
     The examples are drawn at random, as many of each (true class, right or wrong) as there is
     room for: pictures chosen by eye would show what one hopes to see.
@@ -71,12 +69,11 @@ def write_explanations(
         for i, row in enumerate(iterate(_drawn(rows, config))):
             record = records.loc[row["record_id"]]
             target = (part.partition or Partition.fine(config.target.classes)).index(row["y_pred"])
-            batch = _shown_input(part.model, cohort.caches[modality].instances, record)
-            cam = grad_cam(part.model, batch, target)
-            picture = _picture(cohort, modality, config, record)
+            own = cohort.caches[modality].instances[record["start"] : record["stop"]]
+            seen = explain_instances(part, np.asarray(own), target, row["y_pred"])
             image, overlay = f"{modality.value}-{i}.png", f"{modality.value}-{i}-cam.png"
-            write_png(folder / image, picture)
-            write_png(folder / overlay, _overlay(picture, cam, flip=modality is Modality.COUGH))
+            write_png(folder / image, seen.picture)
+            write_png(folder / overlay, _overlay(seen.picture, seen.heat))
             index.append(
                 {
                     "modality": modality.value,
@@ -86,6 +83,7 @@ def write_explanations(
                     "p": round(sum(float(row[f"p_{c}"]) for c in members(row["y_pred"])), 4),
                     "image": image,
                     "overlay": overlay,
+                    "lung_share": seen.lung_share,
                 }
             )
     write_json(folder / "index.json", index)
@@ -104,47 +102,16 @@ def _shown_row(record: Any) -> int:
     return (int(record["start"]) + int(record["stop"])) // 2
 
 
-def _shown_input(model: Classifier, instances: np.ndarray, record: Any) -> torch.Tensor:
-    """(1, ...) what the network reads of a record: the instance that stands for it, or all."""
-    shown = _shown_row(record)
-    first, end = (shown, shown + 1) if model.depth is None else (record["start"], record["stop"])
-    return model_input(model, np.asarray(instances[first:end]), np.array([end - first]))
-
-
 def _picture(cohort: Cohort, modality: Modality, config: StudyConfig, record: Any) -> np.ndarray:
     """(height, width) uint8: the middle slice, the X-ray, or the log-mel of the middle window."""
     instance = np.asarray(cohort.caches[modality].instances[_shown_row(record)])
     return instance_picture(instance, modality, config.cough.preprocessing)
 
 
-def instance_picture(
-    instance: np.ndarray, modality: Modality, front_end: CoughPreprocessing
-) -> np.ndarray:
-    """(height, width) uint8 for the eye: the image itself, or the log-mel of a cough window.
-
-    Args:
-        instance: one row of a cache, uint8 (size, size) or int16 (samples,).
-        modality: what was recorded.
-        front_end: of the log-mel.
-    """
-    if modality is not Modality.COUGH:
-        return instance
-    with torch.inference_mode():
-        log_mel = LogMel(front_end)(to_tensor(instance[None]))[0].numpy()
-    return decibel_picture(log_mel)
-
-
-def decibel_picture(log_mel: np.ndarray) -> np.ndarray:
-    """(mels, frames) dB to uint8 for the eye, from the quietest to the loudest value."""
-    scaled = (log_mel - log_mel.min()) / max(float(np.ptp(log_mel)), 1e-9)
-    # Low frequencies belong at the bottom, as in every spectrogram a reader has seen.
-    return np.asarray((scaled[::-1] * 255).astype(np.uint8))
-
-
-def _overlay(picture: np.ndarray, cam: np.ndarray, *, flip: bool) -> np.ndarray:
+def _overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """(height, width, 3) BGR: the picture with the activation map in colour over it."""
     size = (_PICTURE_PX, _PICTURE_PX)
-    heat = cv2.resize(cam[::-1].copy() if flip else cam, size, interpolation=cv2.INTER_LINEAR)
+    heat = cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR)
     grey = cv2.cvtColor(cv2.resize(picture, size), cv2.COLOR_GRAY2BGR)
     colour = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
     opacity = _OVERLAY_OPACITY * heat[..., None]

@@ -13,8 +13,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pulmofuse.evaluation import youden_threshold
-from pulmofuse.evaluation.comparison import PER_RECORD, UNIMODAL
+from pulmofuse.config import ThresholdTarget
+from pulmofuse.evaluation import (
+    bagged_youden_threshold,
+    sensitivity_threshold,
+    specificity_threshold,
+    youden_threshold,
+)
+from pulmofuse.evaluation.tables import PER_RECORD, UNIMODAL
 from pulmofuse.fusion import paired_patients, simulated_patients
 from pulmofuse.inference import (
     FEATURE_METHOD,
@@ -30,6 +36,9 @@ from pulmofuse.training import patient_features, record_shares
 
 #: With fewer complete patients per class and split than this, "auto" simulates patients.
 MIN_PAIRED_PER_CLASS = 5
+
+#: Of the resamples behind a bagged threshold, which the study's seed shall not move.
+_BAGGING_SEED = 0
 
 ID_COLUMNS = (
     "patient_id",
@@ -130,6 +139,10 @@ class PatientScores:
                     self.p[i, j] = _joined(values[places, :k], weight)
                     self.p_raw[i, j] = _joined(values[places, k:], weight)
                     self.has[i, j] = True
+
+    def on(self, patients: pd.DataFrame) -> PatientScores:
+        """The same scores on other patients, a table of `fusion_patients`."""
+        return PatientScores(patients, self._scores, self.classes)
 
     def of(self, subset: Sequence[Modality]) -> tuple[np.ndarray, np.ndarray]:
         """Which patients have all of `subset` (n,), and the presence mask (n, modalities)."""
@@ -266,7 +279,10 @@ def feature_predictions(patients: PatientScores, feature: FeatureFusion) -> list
 
 
 def operating_points(
-    table: pd.DataFrame, classes: Sequence[str], positive: str | None, how: str
+    table: pd.DataFrame,
+    classes: Sequence[str],
+    positive: str | None,
+    how: str | ThresholdTarget,
 ) -> dict[str, float]:
     """Thresholds on p of the positive class, chosen on the validation rows.
 
@@ -274,7 +290,7 @@ def operating_points(
         table: prediction rows.
         classes: of the study; three or more have no thresholds.
         positive: positive class.
-        how: "youden" or "argmax" (.5).
+        how: "youden", "youden_bagged", "argmax" (.5), or a target.
 
     Returns:
         "subset|method" -> threshold.
@@ -285,10 +301,22 @@ def operating_points(
     for (subset, method), rows in table.groupby(["subset", "method"], sort=True):
         val = rows[rows["split"] == Split.VAL]
         y = (val["y_true"] == positive).to_numpy()
-        usable = how == "youden" and 0 < y.sum() < len(y)
-        p = val[f"p_{positive}"].to_numpy()
-        out[f"{subset}|{method}"] = float(youden_threshold(y.astype(int), p)) if usable else 0.5
+        out[f"{subset}|{method}"] = _operating_point(y, val[f"p_{positive}"].to_numpy(), how)
     return out
+
+
+def _operating_point(y: np.ndarray, p: np.ndarray, how: str | ThresholdTarget) -> float:
+    """Threshold on p (n,) for the outcomes y (n,) bool."""
+    if isinstance(how, ThresholdTarget):
+        if how.sensitivity is not None:
+            return sensitivity_threshold(y, p, how.sensitivity, how.confidence)
+        assert how.specificity is not None  # noqa: S101  # the configuration wants one of the two
+        return specificity_threshold(y, p, how.specificity, how.confidence)
+    if how == "argmax" or y.all() or not y.any():
+        return 0.5
+    if how == "youden":
+        return youden_threshold(y, p)
+    return bagged_youden_threshold(y, p, np.random.default_rng(_BAGGING_SEED))
 
 
 def decide(

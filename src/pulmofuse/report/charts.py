@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from pulmofuse.evaluation.questions import as_asked, questions
 from pulmofuse.report import figures
 from pulmofuse.report.doubts import control_title, controls_by_modality, known, shortcut_checks
+from pulmofuse.report.fusion_charts import draw_fusion
 from pulmofuse.report.names import (
     MODALITY_TITLES,
     class_title,
@@ -58,7 +59,7 @@ def draw_charts(study: StudyFiles, folder: Path) -> dict[str, list[Chart]]:
     Returns:
         Section -> charts; a section without data has an empty list. Sections: forest, roc,
         precision_recall, confusion, training, calibration, truth,
-        controls.
+        controls, grid, dependence, shares, decisions.
     """
     head = headline(study)
     shown = _shown(study, head)
@@ -73,6 +74,7 @@ def draw_charts(study: StudyFiles, folder: Path) -> dict[str, list[Chart]]:
         "calibration": _calibration(study, shown),
         "truth": _truth(study, head),
         "controls": _controls(study),
+        **draw_fusion(study),
     }
     return {
         section: [

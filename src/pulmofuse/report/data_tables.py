@@ -66,7 +66,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Explained:
-    """A test example with its Grad-CAM overlay."""
+    """A test example with its activation map."""
 
     modality: str
     key: str

@@ -28,8 +28,8 @@ from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 from pulmofuse.files import write_bytes
 from pulmofuse.report.names import COLOURS, LINE_STYLES, interval, number
 
-_INK = "#1d2430"
-_MUTED = "#5c6675"
+INK = "#1d2430"
+MUTED = "#5c6675"
 _GRID = "#e6e9ee"
 _PANEL = (4.2, 3.8)  # inches; about the width of a phone at the browser's 96 pixels per inch
 _SMALL_PANEL = (2.75, 2.7)  # inches; four of them stand side by side on a wide screen
@@ -43,13 +43,13 @@ _STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "font.size": 9.5,
     "axes.edgecolor": "#aab2bd",
-    "axes.labelcolor": _INK,
+    "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "text.color": _INK,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
     "grid.color": _GRID,
     "legend.facecolor": "white",
     "legend.edgecolor": "white",
@@ -101,7 +101,7 @@ def _report_style() -> Iterator[None]:
         yield
 
 
-def _styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
+def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
     """Draw under the style of the report."""
 
     @wraps(draw)
@@ -131,7 +131,7 @@ def _square(ax: Axes, x_title: str, y_title: str) -> None:
     ax.grid(visible=True)
 
 
-@_styled
+@styled
 def roc_figure(curves: Sequence[Curve], title: str = "") -> Figure:
     """Receiver operating characteristic; every curve needs both outcomes."""
     from sklearn.metrics import roc_curve
@@ -147,7 +147,7 @@ def roc_figure(curves: Sequence[Curve], title: str = "") -> Figure:
     return figure
 
 
-@_styled
+@styled
 def precision_recall_figure(curves: Sequence[Curve], title: str = "") -> Figure:
     """Precision over recall, with the share of positives as the line of chance."""
     from sklearn.metrics import precision_recall_curve
@@ -174,7 +174,7 @@ def _line(curve: Curve) -> dict[str, Any]:
     }
 
 
-@_styled
+@styled
 def calibration_figure(
     positive: np.ndarray, p: np.ndarray, raw: np.ndarray | None, key: str, bins: int = 8
 ) -> Figure:
@@ -237,7 +237,7 @@ def reliability(
     )
 
 
-@_styled
+@styled
 def confusion_figure(counts: np.ndarray, classes: Sequence[str], key: str) -> Figure:
     """Confusion matrix: counts, and below each its share of the row.
 
@@ -260,13 +260,13 @@ def confusion_figure(counts: np.ndarray, classes: Sequence[str], key: str) -> Fi
             f"{int(counts[row, column])}\n{share:.0%}",
             ha="center",
             va="center",
-            color=_readable_on(tints(share)),
+            color=readable_on(tints(share)),
             fontsize=12 if len(classes) < 4 else 9,
         )
     names = ["\n".join(textwrap.wrap(name, _WRAP)) for name in classes]
     ticks = np.arange(len(classes))
-    ax.set_xticks(ticks, names, fontsize=9, color=_INK)
-    ax.set_yticks(ticks, names, fontsize=9, color=_INK, rotation=90, va="center")
+    ax.set_xticks(ticks, names, fontsize=9, color=INK)
+    ax.set_yticks(ticks, names, fontsize=9, color=INK, rotation=90, va="center")
     ax.set(xlabel="Predicted", ylabel="True")
     ax.tick_params(length=0)
     for gap in ticks[1:] - 0.5:
@@ -276,18 +276,18 @@ def confusion_figure(counts: np.ndarray, classes: Sequence[str], key: str) -> Fi
     return figure
 
 
-def _readable_on(colour: tuple[float, float, float, float]) -> str:
+def readable_on(colour: tuple[float, float, float, float]) -> str:
     """White or ink, whichever has the higher contrast on `colour` (WCAG 2.2, contrast ratio)."""
 
     def luminance(rgb: Sequence[float]) -> float:
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    ground, ink = luminance(colour[:3]), luminance(to_rgb(_INK))
-    return "white" if 1.05 / (ground + 0.05) > (ground + 0.05) / (ink + 0.05) else _INK
+    ground, ink = luminance(colour[:3]), luminance(to_rgb(INK))
+    return "white" if 1.05 / (ground + 0.05) > (ground + 0.05) / (ink + 0.05) else INK
 
 
-@_styled
+@styled
 def training_figure(history: pd.DataFrame, key: str) -> Figure:
     """Loss and validation AUC over epochs; the dot is the epoch that was kept (highest AUC)."""
     figure = Figure(figsize=(2.75, 3.1), layout="constrained")
@@ -323,7 +323,7 @@ def training_figure(history: pd.DataFrame, key: str) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def forest_figure(
     estimates: Sequence[Estimate],
     reference: float | None = None,
@@ -347,7 +347,7 @@ def forest_figure(
         row += 1
     ax.set_yticks([place for place, _, _ in names], [name for _, name, _ in names])
     for label, (_, _, heading) in zip(ax.get_yticklabels(), names, strict=True):
-        label.set(color=_INK, fontweight="bold" if heading else "normal")
+        label.set(color=INK, fontweight="bold" if heading else "normal")
     lows = [e.low if e.low is not None else e.value for e in estimates]
     ax.set(ylim=(row - 0.4, -0.6), xlim=(min(0.45, min(lows) - 0.02), 1.005), xlabel=axis)
     ax.xaxis.set_major_formatter(FormatStrFormatter("%.1f"))
@@ -365,7 +365,7 @@ def _forest_row(ax: Axes, row: float, estimate: Estimate) -> None:
     marker = "D" if estimate.key == "fusion" else "o"
     ax.plot(estimate.value, row, marker=marker, color=colour, markersize=6)
     if estimate.mark is not None:
-        ax.plot(estimate.mark, row, marker="|", color=_INK, markersize=13, mew=2)
+        ax.plot(estimate.mark, row, marker="|", color=INK, markersize=13, mew=2)
     ax.annotate(
         f"{number(estimate.value)} {interval(estimate.low, estimate.high)}".strip(),
         (1.0, row),
@@ -376,7 +376,7 @@ def _forest_row(ax: Axes, row: float, estimate: Estimate) -> None:
     )
 
 
-@_styled
+@styled
 def truth_figure(attainable: Mapping[str, float], reached: Sequence[Estimate]) -> Figure:
     """What the generator says is attainable (hollow) against what was reached (filled).
 
@@ -392,10 +392,10 @@ def truth_figure(attainable: Mapping[str, float], reached: Sequence[Estimate]) -
         ax.plot([estimate.value, goal], [row, row], color=colour, linewidth=1, alpha=0.6)
         ax.plot(goal, row, marker="o", markersize=8, color=colour, markerfacecolor="white")
         ax.plot(estimate.value, row, marker="o", markersize=6, color=colour)
-    ax.plot([], [], "o", markersize=8, color=_MUTED, markerfacecolor="white", label="attainable")
-    ax.plot([], [], "o", markersize=6, color=_MUTED, label="reached")
+    ax.plot([], [], "o", markersize=8, color=MUTED, markerfacecolor="white", label="attainable")
+    ax.plot([], [], "o", markersize=6, color=MUTED, label="reached")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    ax.set_yticks(range(len(reached)), [e.title for e in reached], color=_INK)
+    ax.set_yticks(range(len(reached)), [e.title for e in reached], color=INK)
     ax.set(ylim=(len(reached) - 0.5, -0.5), xlabel="AUC")
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=True, axis="x")

@@ -35,7 +35,10 @@ METHOD_TITLES: dict[str, str] = {
     "log_odds": "log-odds",
     "stacking": "stacking",
     "stacking_simulated": "stacking on simulated patients",
+    "concatenation": "concatenation",
     "gated_attention": "gated attention",
+    "cross_attention": "cross-attention",
+    "bilinear": "bilinear",
 }
 
 #: The rule of the headline, named before any result: log-odds needs no pairs and no tuning.
@@ -69,6 +72,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("f1", "F1"),
     Metric("average_precision", "Average precision"),
     Metric("brier", "Brier score", decimals=3, lower_is_better=True),
+    Metric("ece", "ECE", decimals=3, lower_is_better=True),
 )
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from pulmofuse.config import StudyConfig, load_config
 from pulmofuse.errors import StudyError
+from pulmofuse.report.fusion_files import FusionFiles, read_fusion
 from pulmofuse.schema import Exclusion, Modality, Split
 
 _PREDICTION_COLUMNS = ("patient_id", "split", "subset", "method", "simulated", "y_true", "y_pred")
@@ -113,6 +114,7 @@ class StudyFiles:
     examples: tuple[Example, ...]
     explanations: tuple[Explanation, ...]
     absent: dict[str, str]
+    fusion: FusionFiles = field(default_factory=FusionFiles)
 
     @property
     def simulated(self) -> bool:
@@ -166,6 +168,7 @@ def read_study(folder: Path) -> StudyFiles:
         examples=_examples(folder, absent),
         explanations=_explanations(folder, absent),
         absent=absent,
+        fusion=read_fusion(folder),
     )
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from pulmofuse.config import dump_config
 from pulmofuse.files import write_text
-from pulmofuse.report import data_tables, doubts, names
+from pulmofuse.report import checklists, data_tables, doubts, fusion_charts, names
+from pulmofuse.report.conclusion import conclude
 from pulmofuse.report.environment import environment
 from pulmofuse.report.limits import check_title, limits, suspicions
 from pulmofuse.report.results import answer, headline, result_tables, site_table
@@ -59,6 +60,12 @@ def _context(study: StudyFiles) -> dict[str, Any]:
         "headline": head,
         "suspicions": suspicions(study),
         "limits": limits(study),
+        "conclusion": conclude(study),
+        "compared": fusion_charts.compared(study),
+        "n_compared": fusion_charts.n_compared(study),
+        "fusion_controls": fusion_charts.controlled(study),
+        "predictive_values": fusion_charts.predictive_values(study),
+        **_checklists(study),
         "checks": [(c, check_title(c)) for c in (study.audit.checks if study.audit else ())],
         "metrics": names.METRICS,
         "same_patients": len({score.n_patients for score in head.scores}) == 1,
@@ -85,4 +92,16 @@ def _context(study: StudyFiles) -> dict[str, Any]:
         "fused_by": names.method_title(head.fused.method) if head.fused else "",
         "colours": names.COLOURS,
         "rerun": _RERUN,
+    }
+
+
+def _checklists(study: StudyFiles) -> dict[str, Any]:
+    """The reporting checklists, and how many of their items are open."""
+    found = [
+        ("TRIPOD+AI", "Collins et al. 2024, BMJ 385:e078378.", checklists.tripod_ai(study)),
+        ("CLAIM 2024", "Tejani et al. 2024, Radiology: AI 6(4):e240300.", checklists.claim(study)),
+    ]
+    return {
+        "checklists": found,
+        "open_items": sum(row.open for _, _, rows in found for row in rows),
     }

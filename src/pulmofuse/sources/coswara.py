@@ -54,6 +54,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+import pandas as pd
+
 from pulmofuse.schema import Exclusion, Label, Modality, is_iso_date, manifest_frame
 from pulmofuse.sources.base import (
     Scan,
@@ -77,6 +79,7 @@ _COLUMNS = ("id", "a", "covid_status", "record_date", "g", "l_c", "l_s", "asthma
 _COUGHS = ("cough-heavy", "cough-shallow")
 _HOME = "India"  # where nearly everybody lives, so that the state says more than the country
 _TICKED = "true"
+_HAD_CT = "y"
 _SEXES = {"male": "M", "female": "F", "other": "O"}
 
 _LABELS = {
@@ -128,6 +131,37 @@ def scan(root: Path) -> Scan:
         if who not in named
     ]
     return Scan(manifest_frame(rows), tuple(excluded))
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file carries the name of this data set's table of people."""
+    return path.name == _TABLE
+
+
+def read_people(path: Path) -> pd.DataFrame:
+    """Everybody in a combined_data.csv, which is enough to count whom one could recruit.
+
+    Args:
+        path: the table; the recordings may lie below its folder or not.
+
+    Returns:
+        One row per person: patient_id, label (null where the status has none), recorded (a cough
+        of theirs is on disk) and reported_ct.
+
+    Raises:
+        SourceError: not the table of this data set.
+    """
+    table = read_text_table(path, (*_COLUMNS, "ctscan"), _OBTAIN).drop_duplicates("id")
+    coughs, _ = _cough_files(list_files(path.parent, _NAME).files)
+    heard = {who for who, _ in coughs}
+    return pd.DataFrame(
+        {
+            "patient_id": [f"{_NAME}:{who}" for who in table["id"]],
+            "label": [_label(person) for person in text_rows(table)],
+            "recorded": [who in heard for who in table["id"]],
+            "reported_ct": (table["ctscan"].str.lower() == _HAD_CT).to_numpy(),
+        }
+    )
 
 
 def _cough_files(

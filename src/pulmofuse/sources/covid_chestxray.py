@@ -33,8 +33,9 @@ Where one file stands in two rows with different patient ids (as published, pati
 `view` is as published: PA, AP, AP Supine, L (lateral), Axial, Coronal. `site` is the country, the
 last part of `location`, or null. `date` is as exact as published, mostly the year; dates such as
 03/06/20 have the month first (03/16/20 stands among them); a day without a year is null. It is
-often the date of the article or of the case report. The offsets, survival and laboratory columns
-are not used.
+often the date of the article or of the case report. `day` is `offset`: days since the first
+symptoms or the admission, whichever the report counts from, so it tells how far apart two images of
+one person are. The survival and laboratory columns are not used.
 
 Known defects: patient 380 has both sexes; some rows say view "?"; lateral views are kept and
 should be filtered by `view`; the DarkCovidNet source contains 124 of these images (its copies
@@ -245,6 +246,7 @@ def _row(
         "sex": row["sex"] if row["sex"] in {"F", "M"} else None,
         "view": row["view"] if row["view"] not in {"", "?"} else None,
         "date": parse_date(row.get("date", "")),
+        "day": row.get("offset") or None,
         "findings": findings_text(stated),
     }
 

@@ -9,11 +9,11 @@ A CSV table is UTF-8 with a header line; commas, semicolons and tabs separate al
 
 Columns: `path`, `label` and `modality` (ct, cxr or cough) are needed. `patient_id`,
 `patient_known` (true or false), `source`, `site`, `split` (train, val or test), `age` (years),
-`sex` (F, M or O), `view`, `date` (YYYY, YYYY-MM or YYYY-MM-DD), `series_id`, `traits` (JSON) and
-`findings` (JSON, such as {"mass": 1, "hernia": 0}; a finding that is not named is not said) are
-optional and mean what they mean in a manifest. Other columns are ignored; a misspelt one of these
-is an error. A file stands in one row only. The path of a CT may be a folder of DICOM slices, which
-is read as one volume.
+`sex` (F, M or O), `view`, `date` (YYYY, YYYY-MM or YYYY-MM-DD), `day` (a number), `series_id`,
+`traits` (JSON) and `findings` (JSON, such as {"mass": 1, "hernia": 0}; a finding that is not named
+is not said) are optional and mean what they mean in a manifest. Other columns are ignored; a
+misspelt one of these is an error. A file stands in one row only. The path of a CT may be a folder
+of DICOM slices, which is read as one volume.
 
 Labels: as in a manifest, and the other names that the source `folder` understands. Any other label
 is an error that names the line and the nearest label: nothing is guessed.
@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import unicodedata
 from collections.abc import Iterator
@@ -59,7 +60,7 @@ from pulmofuse.sources.patients import ABOUT_COLUMNS, check_names, parse_about, 
 _NAME = "table"
 _TABLES = ("table.csv", "table.parquet", "manifest.csv", "manifest.parquet")
 _NEEDED = ("path", "label", "modality")
-_KNOWN = (*_NEEDED, *ABOUT_COLUMNS, "patient_known", "source", "traits", "findings")
+_KNOWN = (*_NEEDED, *ABOUT_COLUMNS, "patient_known", "source", "day", "traits", "findings")
 _OBTAIN = "write ROOT/table.csv with the columns path, label, modality and, best, patient_id"
 _FLAGS = {"true": "true", "yes": "true", "1": "true", "false": "false", "no": "false", "0": "false"}
 _MODALITIES = {m.value: m.value for m in Modality} | {
@@ -172,6 +173,7 @@ def _row(cells: dict[str, str], where: str) -> dict[str, object]:
         "label": _label(cells["label"], where),
         "source": cells.get("source") or _NAME,
         **about.cells(_NAME),
+        "day": _day(cells.get("day", ""), where),
         "traits": _traits(cells.get("traits", ""), where),
         "findings": _findings(cells.get("findings", ""), where),
     }
@@ -185,6 +187,16 @@ def _label(text: str, where: str) -> str:
         return parse_label(text, "change it").value
     except UnknownLabel as error:
         raise SourceError(where, f"{text!r} is not a label", error.remedy) from None
+
+
+def _day(text: str, where: str) -> float | None:
+    """The day of one row; None for an empty cell."""
+    if not text:
+        return None
+    day = pd.to_numeric(text, errors="coerce")
+    if not math.isfinite(day):
+        raise SourceError(where, f"{text!r} is not a number of days", "mend it, or leave it empty")
+    return float(day)
 
 
 def _traits(text: str, where: str) -> str | None:
