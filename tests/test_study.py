@@ -19,6 +19,7 @@ from pulmofuse.errors import BundleError, PulmofuseError, StudyError, Unreadable
 from pulmofuse.external import evaluate_external
 from pulmofuse.fusion import RULES
 from pulmofuse.inference import Predictor
+from pulmofuse.models import FUSIONS
 from pulmofuse.schema import read_manifest
 from pulmofuse.sources.synthetic import SyntheticConfig, generate
 from pulmofuse.study import run_study
@@ -116,7 +117,7 @@ def test_the_comparison_has_seven_subsets_and_every_method(finished: Finished) -
         "ct", "cxr", "cough", "ct+cxr", "ct+cough", "cxr+cough", "ct+cxr+cough",
     }  # fmt: skip
     for subset, rows in table.groupby("subset"):
-        methods = {*RULES, "stacking", "gated_attention"}
+        methods = {*RULES, "stacking", *FUSIONS}
         expected = methods if "+" in str(subset) else {"per_record", "unimodal"}
         assert set(rows["method"]) == expected
     assert not table["simulated"].any()
@@ -165,7 +166,8 @@ def test_a_second_run_repeats_no_finished_step_and_changes_no_figure(finished: F
 def test_a_study_stopped_in_three_places_ends_with_the_same_figures(
     finished: Finished, tmp_path: Path
 ) -> None:
-    for title in ("Train the ct model", "Train the cough model", "Train the feature-level fusion"):
+    titles = ("Train the ct model", "Train the cough model", "Train the fusion by bilinear")
+    for title in titles:
         with pytest.raises(KeyboardInterrupt):
             run_study(finished.config, finished.data, tmp_path, Recorder(stop_at=title))
     run_study(finished.config, finished.data, tmp_path)
@@ -196,8 +198,8 @@ def _test_files(finished: Finished) -> pd.DataFrame:
         (("ct", "cxr", "cough"), "vote", "vote"),
         (("ct", "cough"), "stacking", "stacking"),
         (("ct", "cxr", "cough"), "stacking", "stacking"),
-        (("cxr", "cough"), "gated_attention", "gated_attention"),
-        (("ct", "cxr", "cough"), "gated_attention", "gated_attention"),
+        *((("cxr", "cough"), method, method) for method in FUSIONS),
+        *((("ct", "cxr", "cough"), method, method) for method in FUSIONS),
     ],
 )
 def test_a_prediction_from_files_equals_the_study_within_1e_5(
@@ -244,7 +246,7 @@ def test_a_prediction_that_cannot_be_made_says_why(
         predictor.predict(**arguments)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["ct.safetensors", "fusion.safetensors", "bundle.json"])
+@pytest.mark.parametrize("name", ["ct.safetensors", "fusion-bilinear.safetensors", "bundle.json"])
 @pytest.mark.parametrize("fault", ["missing", "cut"])
 def test_a_damaged_bundle_is_refused(
     finished: Finished, tmp_path: Path, name: str, fault: str

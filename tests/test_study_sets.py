@@ -33,7 +33,9 @@ sources: [{name: table}]
 split: {test: 0.3, val: 0.25}
 ct: {preprocessing: {size: 64}, training: {epochs: 1}}
 cxr: {preprocessing: {size: 64}, training: {epochs: 1}}
-fusion: {patients: simulated, feature: {views: 1, training: {epochs: 1}}}
+fusion:
+  patients: simulated
+  feature: {views: 1, methods: [gated_attention], training: {epochs: 1}}
 evaluation: {bootstrap: 100, explain_examples: 2}
 """
 

@@ -288,9 +288,7 @@ def _patient_predictions(
     }
     patient_scores = PatientScores(patients, complete, bundle.classes, truth)
     tables = decision_predictions(patient_scores, bundle.decision, config.fusion.rules)
-    if bundle.feature is not None:
-        tables += feature_predictions(patient_scores, bundle.feature)
-    return tables
+    return tables + feature_predictions(patient_scores, bundle.feature)
 
 
 def _show_pairs(

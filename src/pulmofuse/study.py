@@ -9,6 +9,7 @@ study that was killed goes on where it was.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -62,12 +63,14 @@ from pulmofuse.pipeline import (
     decide,
     decision_predictions,
     describe_cohort,
+    describe_rows,
     feature_predictions,
     fit_decision_fusion,
     fit_feature_fusion,
     fit_gates,
     fit_prediction_sets,
     fusion_patients,
+    fusion_source,
     locked,
     operating_points,
     prepare_cohort,
@@ -85,6 +88,7 @@ from pulmofuse.pipeline import (
     table_hash,
     train_unimodal,
     training_inputs,
+    training_patients,
     versions,
     weights_key,
     with_stacking,
@@ -96,11 +100,12 @@ from pulmofuse.pipeline import (
     write_findings,
     write_fingerprints,
     write_fusion_controls,
+    write_views,
 )
 from pulmofuse.report import write_report
 from pulmofuse.schema import MANIFEST_COLUMNS, Modality, Split, write_manifest
 from pulmofuse.sources.synthetic import read_truth
-from pulmofuse.training import BEST
+from pulmofuse.training import BEST, FeatureSource
 
 #: What the evaluation writes, besides what calibration has of its own.
 EVALUATION_FILES = (
@@ -128,7 +133,7 @@ class _Run:
     patients: PatientScores | None = None
     decision: DecisionFusion | None = None
     stacking: str = ""
-    feature: FeatureFusion | None = None
+    feature: dict[str, FeatureFusion] = field(default_factory=dict)
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
     thresholds: dict[str, float] = field(default_factory=dict)
     conformal: Conformal | None = None
@@ -309,36 +314,8 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
     )
     run.reporter.finish(run.stacking)
     tables += decision_predictions(patients, run.decision, config.fusion.rules)
-    settings = config.fusion.feature
-    if settings is not None and len(run.parts) > 1:
-        folder = run.out / "checkpoints" / "fusion"
-        trained: list[FeatureFusion] = []
-
-        def train() -> str:
-            fusion, note = fit_feature_fusion(
-                patients, run.parts, cohort, config, settings, folder, run.reporter.update
-            )
-            trained.append(fusion)
-            return note
-
-        run.steps.run(
-            "train-fusion",
-            "Train the feature-level fusion",
-            [
-                pulmofuse.__version__,
-                run.keys,
-                config.fusion.patients,
-                settings.model_dump(mode="json"),
-                rows_hash(cohort.records, [*columns, "sha256"]),
-            ],
-            [],
-            train,
-            workspace=folder,
-        )
-        if not trained:
-            train()
-        run.feature = trained[0]
-        tables += feature_predictions(patients, run.feature)
+    _fuse_features(run, cohort, patients, columns)
+    tables += feature_predictions(patients, run.feature)
     joined = pd.concat(tables, ignore_index=True)
     positive = config.target.positive
     run.thresholds = operating_points(joined, classes, positive, config.evaluation.threshold)
@@ -348,6 +325,64 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
         coverage = config.evaluation.conformal.coverage
         run.conformal = fit_prediction_sets(run.predictions, classes, coverage)
     write_parquet(run.out / "predictions.parquet", run.predictions)
+
+
+def _fuse_features(run: _Run, cohort: Cohort, patients: PatientScores, columns: list[str]) -> None:
+    """Train every feature-level fusion; writes fusion_rows.csv, what they are trained on."""
+    config, settings, out = run.config, run.config.fusion.feature, run.out
+    if settings is None or len(run.parts) < 2:
+        (out / "fusion_rows.csv").unlink(missing_ok=True)
+        return
+    folder = out / "checkpoints" / "fusion"
+    rows = training_patients(patients.patients, cohort.records[columns])
+    write_csv(out / "fusion_rows.csv", describe_rows(rows, patients.modalities, config))
+    seen = [pulmofuse.__version__, rows_hash(cohort.records, [*columns, "sha256"]), run.keys]
+    for modality, part in run.parts.items():
+        path = folder / "views" / f"{modality.value}.safetensors"
+        run.steps.run(
+            f"views-{modality.value}",
+            f"Augmented views of the {modality.value} records",
+            [*seen[:2], run.keys[modality], settings.views],
+            [path],
+            lambda path=path, part=part: write_views(  # type: ignore[misc]
+                path, part, cohort, settings.views, config.seed, run.reporter.update
+            ),
+        )
+
+    @cache
+    def source() -> FeatureSource:
+        return fusion_source(rows, run.scores, folder / "views", cohort, config)
+
+    for method in settings.methods:
+
+        def train(method: str = method) -> str:
+            run.feature[method], note = fit_feature_fusion(
+                method,
+                patients,
+                source,
+                run.parts,
+                config,
+                settings,
+                folder / method,
+                run.reporter.update,
+            )
+            return note
+
+        run.steps.run(
+            f"train-fusion-{method}",
+            f"Train the fusion by {method.replace('_', ' ')}",
+            [
+                *seen,
+                method,
+                config.fusion.patients,
+                settings.model_dump(mode="json", exclude={"methods"}),
+            ],
+            [],
+            train,
+            workspace=folder / method,
+        )
+        if method not in run.feature:
+            train()  # done before: the finished checkpoint is only loaded
 
 
 def _evaluate(run: _Run) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
 from pulmofuse.config import EvaluationConfig
-from pulmofuse.evaluation import evaluate
+from pulmofuse.evaluation import cluster_weights
 from pulmofuse.evaluation.shapley import COLUMNS, shapley_table, shapley_values
 from pulmofuse.schema import JOIN
 
@@ -102,7 +102,7 @@ def test_the_table_divides_what_scikit_learn_measures() -> None:
         assert ((rows["low"] < rows["value"]) & (rows["value"] < rows["high"])).all()
 
 
-def test_intervals_come_from_the_patients_that_evaluate_draws() -> None:
+def test_intervals_come_from_drawing_the_patients_of_each_modality() -> None:
     # With one modality that is chance by construction, the other's share is the fusion's own AUC.
     predictions = _predictions(2, simulated=True)
     cough = predictions["subset"] == "cough"
@@ -111,13 +111,12 @@ def test_intervals_come_from_the_patients_that_evaluate_draws() -> None:
     predictions.loc[full.index, ["p_no", "p_yes"]] = ct[["p_no", "p_yes"]].to_numpy()
     table = shapley_table(predictions, CLASSES, "yes", np.array([0.5, 0.5]), CONFIG, 7)
     row = table[(table["metric"] == "roc_auc") & (table["modality"] == "ct")].iloc[0]
-    (expected,) = (
-        r
-        for r in evaluate(predictions, CLASSES, "yes", CONFIG, 7)
-        if r["subset"] == "ct+cough" and r["metric"] == "roc_auc"
-    )
-    for name in ("value", "low", "high"):
-        assert row[name] + 0.5 == pytest.approx(expected[name], abs=1e-12)
+    real = full["patient_id"].str.split(JOIN, expand=True)
+    weights = cluster_weights((real[0], real[1]), CONFIG.bootstrap, 7)
+    y, p = full["y_true"] == "yes", predictions.loc[full.index, "p_yes"]
+    aucs = [roc_auc_score(y, p, sample_weight=weight) for weight in weights]
+    expected = [roc_auc_score(y, p), *np.quantile(aucs, [0.025, 0.975])]
+    assert [row[name] + 0.5 for name in ("value", "low", "high")] == pytest.approx(expected)
 
 
 def test_no_share_of_a_fusion_that_is_worth_nothing() -> None:

@@ -347,18 +347,19 @@ class TestBundle:
 
 
 @pytest.mark.parametrize(
-    ("kind", "left_out", "share_with", "severity"),
+    ("kind", "left_out", "share_with", "unusual", "severity"),
     [
-        (Oddity.LATERAL, LEFT_OUT, 0, "refuse"),
-        (Oddity.LATERAL, (), 0, "warn"),
-        (Oddity.CLIPPED, LEFT_OUT, 0, "refuse"),
-        (Oddity.CLIPPED, LEFT_OUT, 10, "warn"),
-        (Oddity.INCOMPLETE, LEFT_OUT, 0, "refuse"),
-        (Oddity.BURNT_IN_TEXT, LEFT_OUT, 0, "warn"),
+        (Oddity.LATERAL, LEFT_OUT, 0, False, "refuse"),
+        (Oddity.LATERAL, (), 0, False, "warn"),
+        (Oddity.CLIPPED, LEFT_OUT, 0, False, "warn"),
+        (Oddity.CLIPPED, LEFT_OUT, 0, True, "refuse"),
+        (Oddity.CLIPPED, LEFT_OUT, 10, True, "warn"),
+        (Oddity.INCOMPLETE, LEFT_OUT, 0, False, "refuse"),
+        (Oddity.BURNT_IN_TEXT, LEFT_OUT, 0, True, "warn"),
     ],
 )
 def test_refused_is_what_the_study_left_out_and_what_it_hardly_saw(
-    kind: Oddity, left_out: tuple[Oddity, ...], share_with: int, severity: str
+    kind: Oddity, left_out: tuple[Oddity, ...], share_with: int, unusual: bool, severity: str
 ) -> None:
     rng = np.random.default_rng(0)
     traits = [{"height": 400, "width": 400}] * 100
@@ -366,8 +367,10 @@ def test_refused_is_what_the_study_left_out_and_what_it_hardly_saw(
     known = fit_statistics(Modality.CXR, traits, [kind] * share_with, left_out, 224, train, val)
     instances = rng.integers(0, 255, (1, 32, 32), np.uint8)
     seen = Seen(traits[0], b"", (Remark(kind, "is odd", "mend it"),))
-    found = Gate({Modality.CXR: known}).check(Modality.CXR, Prepared(instances, seen), train[0])
-    assert [(r.severity, r.text, r.remedy) for r in found] == [(severity, "is odd", "mend it")]
+    features = train[0] + 99.0 * unusual
+    found = Gate({Modality.CXR: known}).check(Modality.CXR, Prepared(instances, seen), features)
+    assert (found[0].severity, found[0].text, found[0].remedy) == (severity, "is odd", "mend it")
+    assert [remark.code for remark in found[1:]] == ["unusual"] * unusual
 
 
 class TestFeatureSpace:

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from pulmofuse.config import StudyConfig, parse_config
 from pulmofuse.evaluation import evaluate, fit_calibration, fusion_gain
+from pulmofuse.fusion import RULES
 from pulmofuse.inference import Scores
 from pulmofuse.pipeline import (
     FUSION_CONTROL_FILES,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pulmofuse.config import EvaluationConfig
-from pulmofuse.evaluation.intervals import logit_interval, normal_interval
+from pulmofuse.evaluation.intervals import difference_interval, logit_interval
 from pulmofuse.evaluation.metrics import METRICS
 from pulmofuse.evaluation.questions import as_asked, common_question, positive_of, questions, told
 from pulmofuse.evaluation.tables import (
@@ -152,7 +152,7 @@ def paired_difference(
     resamples = tables[0].resample(config.bootstrap, seed)
     first_values, second_values = (table.replicates(at, resamples)[of] for table in tables)
     error = float((first_values - second_values).standard_error())
-    low, high = normal_interval(value, error, config.confidence)
+    low, high = difference_interval(value, error, config.confidence, resamples.degrees)
     return value, low, high, tables[0].n_patients
 
 
@@ -233,13 +233,14 @@ def _metric_rows(
     table: Table, positive: int | None, n_boot: int, config: EvaluationConfig, seed: int
 ) -> Iterator[Row]:
     """`{metric, value, low, high}` of every metric; no interval if `n_boot` is 0."""
-    errors = np.full(len(METRICS), np.nan)
+    errors, degrees = np.full(len(METRICS), np.nan), 1
     if n_boot:
-        errors = table.replicates(positive, table.resample(n_boot, seed)).standard_error()
+        resamples = table.resample(n_boot, seed)
+        errors, degrees = table.replicates(positive, resamples).standard_error(), resamples.degrees
     several = positive is None or table.p.shape[1] > 2
     for name, value, error in zip(METRICS, table.values(positive), errors, strict=True):
         upper = 2.0 if name == "brier" and several else 1.0
-        low, high = logit_interval(float(value), float(error), config.confidence, upper)
+        low, high = logit_interval(float(value), float(error), config.confidence, upper, degrees)
         yield {"metric": name, "value": _null(value), "low": _null(low), "high": _null(high)}
 
 

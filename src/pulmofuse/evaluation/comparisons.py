@@ -23,7 +23,7 @@ import pandas as pd
 
 from pulmofuse.config import EvaluationConfig
 from pulmofuse.evaluation.delong import delong
-from pulmofuse.evaluation.intervals import normal_interval, two_sided_p
+from pulmofuse.evaluation.intervals import difference_interval, two_sided_p
 from pulmofuse.evaluation.metrics import METRICS
 from pulmofuse.evaluation.questions import common_question, positive_of, questions
 from pulmofuse.evaluation.resampling import Replicates
@@ -165,9 +165,10 @@ def _tests(
             scores = np.array([a.p[:, positive], b.p[:, positive]])
             _, low, high, p = delong(a.y == positive, scores).difference(0, 1, confidence)
         else:
-            error = float((replicates_a - replicates_b)[at].standard_error())
-            low, high = normal_interval(difference, error, confidence)
-            p = two_sided_p(difference, error)
+            drawn = (replicates_a - replicates_b)[at]
+            error = float(drawn.standard_error())
+            low, high = difference_interval(difference, error, confidence, drawn.degrees)
+            p = two_sided_p(difference, error, drawn.degrees)
         if metric == "accuracy" and people:
             test, p = "mcnemar", mcnemar(a.predicted == a.y, b.predicted == b.y).p
         yield {

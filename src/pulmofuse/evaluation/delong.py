@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from pulmofuse.evaluation.intervals import logit_interval, normal_interval, two_sided_p
+from pulmofuse.evaluation.intervals import difference_interval, logit_interval, two_sided_p
 from pulmofuse.statistics import FloatArray
 
 
@@ -45,7 +45,7 @@ class Delong:
         variance = float(c[first, first] + c[second, second] - 2 * c[first, second])
         # Two models that rank alike differ by rounding alone; a variance is no less than zero.
         se = float(np.sqrt(np.maximum(variance, 0.0)))
-        return value, *normal_interval(value, se, confidence), two_sided_p(value, se)
+        return value, *difference_interval(value, se, confidence), two_sided_p(value, se)
 
     def test(self, contrast: ArrayLike) -> tuple[float, int, float]:
         """Are contrasts of the AUCs zero?

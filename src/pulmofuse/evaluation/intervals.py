@@ -41,7 +41,11 @@ def patient_interval(
 
 
 def logit_interval(
-    value: float, se: float, confidence: float = 0.95, upper: float = 1.0
+    value: float,
+    se: float,
+    confidence: float = 0.95,
+    upper: float = 1.0,
+    degrees: float = np.inf,
 ) -> tuple[float, float]:
     """Interval of a figure in [0, upper], symmetrical on the logit scale.
 
@@ -54,6 +58,7 @@ def logit_interval(
         se: its standard error, on the figure's own scale.
         confidence: in (0, 1).
         upper: largest possible value.
+        degrees: of freedom of the standard error; infinitely many take the normal quantile.
 
     Returns:
         (low, high); (value, value) at an end of the range, where the spread is zero; NaN where
@@ -64,23 +69,25 @@ def logit_interval(
     share = value / upper
     if not 0 < share < 1:
         return value, value
-    step = normal_quantile(confidence) * se / upper / (share * (1 - share))
+    step = quantile(confidence, degrees) * se / upper / (share * (1 - share))
     odds = np.log(share / (1 - share)) + np.array([-step, step])
     # Not 1 / (1 + exp(-x)), which overflows for the widest intervals.
     low, high = upper * 0.5 * (1 + np.tanh(odds / 2))
     return float(low), float(high)
 
 
-def normal_interval(value: float, se: float, confidence: float = 0.95) -> tuple[float, float]:
+def difference_interval(
+    value: float, se: float, confidence: float = 0.95, degrees: float = np.inf
+) -> tuple[float, float]:
     """Interval of a difference of two figures in [0, 1], cut at -1 and 1; NaN where undefined."""
     if not np.isfinite(value) or not np.isfinite(se):
         return float("nan"), float("nan")
-    step = normal_quantile(confidence) * se
+    step = quantile(confidence, degrees) * se
     return max(value - step, -1.0), min(value + step, 1.0)
 
 
-def two_sided_p(value: float, se: float) -> float:
-    """P of "the difference is zero", the one that `normal_interval` belongs to.
+def two_sided_p(value: float, se: float, degrees: float = np.inf) -> float:
+    """P of "the difference is zero", the one that `difference_interval` belongs to.
 
     1 where nothing differs; NaN where undefined, or where a difference has no spread at all.
     """
@@ -88,9 +95,9 @@ def two_sided_p(value: float, se: float) -> float:
         return float("nan")
     if se == 0:
         return 1.0 if value == 0 else float("nan")
-    return float(2 * stats.norm.sf(abs(value) / se))
+    return float(2 * stats.t.sf(abs(value) / se, degrees))
 
 
-def normal_quantile(confidence: float) -> float:
+def quantile(confidence: float, degrees: float = np.inf) -> float:
     """How many standard errors an interval of this confidence reaches to each side."""
-    return float(stats.norm.isf((1 - confidence) / 2))
+    return float(stats.t.isf((1 - confidence) / 2, degrees))

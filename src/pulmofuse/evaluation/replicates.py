@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pulmofuse.evaluation.metrics import IntArray
+from pulmofuse.evaluation.reliability import ece
 from pulmofuse.statistics import FloatArray, divide, tie_groups
 
 #: Rows of a chunk: a few times what a matrix product needs to be fast.
@@ -68,6 +69,7 @@ def metric_replicates(
             divide(right, rows, empty=np.nan),
             *(values.mean(axis=0) for values in by_class.values()),
             divide(loss, rows, empty=np.nan),
+            ece(y, p, predicted, positive, weights.T.astype(np.float64)),
         ]
     )
 

@@ -38,15 +38,18 @@ class Resamples:
 
     Attributes:
         patients: (n, replicates), the mean over the row's patients of how often each was drawn.
-        cells: (n, replicates) of the combinations of patients; None where a row is one patient.
-        factors: number of patients in a row.
+        cells: (n, replicates) of the combinations of patients; None with one factor.
+        factors: modalities drawn.
         correction: factor of the variance for the patients' small number.
+        degrees: of freedom of a standard error, at least 1: patients of the modality with fewest,
+            less the classes that they are drawn within (Cameron, Gelbach & Miller 2011 advise so).
     """
 
     patients: Weights
     cells: Weights | None
     factors: int
     correction: float
+    degrees: int
 
     def of(self, statistic: Callable[[Weights], FloatArray]) -> Replicates:
         """The replicates of a statistic.
@@ -55,7 +58,9 @@ class Resamples:
             statistic: weights (n, replicates) -> (..., replicates); NaN where undefined.
         """
         cells = None if self.cells is None else statistic(self.cells)
-        return Replicates(statistic(self.patients), cells, self.factors, self.correction)
+        return Replicates(
+            statistic(self.patients), cells, self.factors, self.correction, self.degrees
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +71,7 @@ class Replicates:
     cells: FloatArray | None
     factors: int
     correction: float
+    degrees: int
 
     def __sub__(self, other: Replicates) -> Replicates:
         """Replicates of the difference of two figures of the same resamples."""
@@ -114,25 +120,26 @@ def resample(
     if not names:
         raise ValueError("factors needs at least one array of patients")
     classes = None if y is None else np.asarray(y)
-    drawn = [_counts(_Key.of(factor, classes), n_boot, seed) for factor in names]
-    n_patients = len(np.unique(names[0]))
-    if classes is None:
-        correction = n_patients / max(1, n_patients - 1)
-        return Resamples(drawn[0], None, 1, correction)
-    if len(drawn) == 1:
-        return Resamples(drawn[0], None, 1, 1.0)
-    f = len(drawn)
-    patients = drawn[0].copy()
-    for more in drawn[1:]:
-        patients += more
-    patients /= f
     joined = names[0]
-    for more_names in names[1:]:
-        joined = np.char.add(np.char.add(joined, "\n"), more_names)
+    for more in names[1:]:
+        joined = np.char.add(np.char.add(joined, "\n"), more)
+    cells = _Key.of(joined, classes)
+    # A modality whose patients stand in one row each contributes just what the rows take out.
+    keys = [key for factor in names if (key := _Key.of(factor, classes)).degrees < cells.degrees]
+    keys = keys or [cells]
+    degrees, f = max(1, min(key.degrees for key in keys)), len(keys)
+    drawn = [_counts(key, n_boot, seed) for key in keys]
+    correction = (degrees + 1) / degrees if classes is None else 1.0
+    if f == 1:
+        return Resamples(drawn[0], None, 1, correction, degrees)
+    patients = drawn[0].copy()
+    for more_counts in drawn[1:]:
+        patients += more_counts
+    patients /= f
     # As gentle as the mean of f counts, so that both spreads are those of small changes.
-    cells = _counts(_Key.of(joined, classes), n_boot, seed) + np.float32(f - 1)
-    cells /= f
-    return Resamples(patients, cells, f, 1.0)
+    of_rows = _counts(cells, n_boot, seed) + np.float32(f - 1)
+    of_rows /= f
+    return Resamples(patients, of_rows, f, correction, degrees)
 
 
 @dataclass(frozen=True)
@@ -140,12 +147,13 @@ class _Key:
     """Clusters of rows and strata of clusters as bytes, to look draws up by.
 
     `codes` (n,) is the cluster of each row; `strata` (clusters,) the stratum of each cluster, empty
-    if clusters are drawn from all; `name` seeds the draws.
+    if clusters are drawn from all; `name` seeds the draws; `degrees`: clusters less strata.
     """
 
     codes: bytes
     strata: bytes
     name: int
+    degrees: int
 
     @classmethod
     def of(cls, clusters: NDArray[np.str_], y: NDArray[np.integer] | None) -> _Key:
@@ -155,7 +163,9 @@ class _Key:
             bits = np.zeros(len(names), dtype=np.int64)
             np.bitwise_or.at(bits, codes, 1 << y.astype(np.int64))
             strata = bits.tobytes()
-        return cls(codes.astype(np.int64).tobytes(), strata, zlib.crc32("\n".join(names).encode()))
+        groups = len(np.unique(np.frombuffer(strata, dtype=np.int64))) if strata else 1
+        name = zlib.crc32("\n".join(names).encode())
+        return cls(codes.astype(np.int64).tobytes(), strata, name, len(names) - groups)
 
 
 @lru_cache(maxsize=4)  # the modalities of a cohort and their rows: what a table needs at once

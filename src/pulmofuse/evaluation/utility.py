@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pulmofuse.config import EvaluationConfig
-from pulmofuse.evaluation.intervals import logit_interval, normal_quantile
+from pulmofuse.evaluation.intervals import logit_interval, quantile
 from pulmofuse.evaluation.questions import as_asked, positive_of, questions
 from pulmofuse.evaluation.tables import (
     PER_RECORD,
@@ -108,9 +108,9 @@ def decision_curves(
         table = table_of(group, question.names, keys["subset"], cohort, keys["simulated"])
         ill, score = table.y == at, table.p[:, at]
         statistic = partial(net_benefit, ill, score, THRESHOLDS)
-        error = table.resample(config.bootstrap, seed).of(statistic).standard_error()
+        drawn = table.resample(config.bootstrap, seed).of(statistic)
         value = net_benefit(ill, score, THRESHOLDS)
-        step = normal_quantile(config.confidence) * error
+        step = quantile(config.confidence, drawn.degrees) * drawn.standard_error()
         prevalence = ill.mean()
         frame = pd.DataFrame(
             {
@@ -191,7 +191,7 @@ def prevalence_table(
             value = predictive_values(rates, prevalence)[:, 0]
             errors = drawn.map(partial(predictive_values, prevalence=prevalence)).standard_error()
             intervals = [
-                logit_interval(float(v), float(error), config.confidence)
+                logit_interval(float(v), float(error), config.confidence, degrees=drawn.degrees)
                 for v, error in zip(value, errors, strict=True)
             ]
             of = (keys["subset"], keys["method"], prevalence, *rates[:, 0])

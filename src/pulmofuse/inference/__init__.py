@@ -20,7 +20,7 @@ from pulmofuse.inference.gate import (
     GateStatistics,
     fit_statistics,
 )
-from pulmofuse.inference.predictor import DEFAULT_METHOD, FEATURE_METHOD, Prediction, Predictor
+from pulmofuse.inference.predictor import DEFAULT_METHOD, Prediction, Predictor
 from pulmofuse.inference.scoring import (
     Scores,
     findings_probabilities,
@@ -30,7 +30,6 @@ from pulmofuse.inference.scoring import (
 
 __all__ = [
     "DEFAULT_METHOD",
-    "FEATURE_METHOD",
     "GATE_MODES",
     "Bundle",
     "DecisionFusion",

@@ -2,7 +2,7 @@
 
     bundle.json                      classes, priors, calibration, thresholds, configurations, facts
     ct.safetensors, cxr.…, cough.…   weights of each modality's model
-    fusion.safetensors               weights of the feature-level fusion, if the study trained one
+    fusion-<method>.safetensors      weights of each feature-level fusion that the study trained
     gate-ct.safetensors, gate-cxr.…  where the features of training records lie (inference.gate)
 
 Loading is strict: a file that is missing, damaged or does not fit its architecture is an error.
@@ -33,10 +33,11 @@ from pulmofuse.labelsets import Partition
 from pulmofuse.models import (
     Classifier,
     Ensemble,
-    GatedAttentionFusion,
+    FusionHead,
     build_audio_model,
     build_ct_model,
     build_cxr_model,
+    build_fusion,
 )
 from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
 from pulmofuse.schema import Modality
@@ -148,9 +149,9 @@ class DecisionFusion:
 
 @dataclass(frozen=True, eq=False)
 class FeatureFusion:
-    """The trained feature-level fusion and its calibration for each subset of modalities."""
+    """A trained feature-level fusion and its calibration for each subset of modalities."""
 
-    model: GatedAttentionFusion
+    model: FusionHead
     hidden: int
     dropout: float
     modality_dropout: float
@@ -167,7 +168,7 @@ class Bundle:
         positive: the class that thresholds are for; without effect with three or more classes.
         unimodal: the models, in the order ct, cxr, cough.
         decision: the decision-level rules.
-        feature: the feature-level fusion, if trained.
+        feature: method -> the feature-level fusion; empty where none was trained.
         thresholds: "subset|method" -> operating point on p of the positive class.
         facts: fingerprints, versions and the audit's warnings, as JSON values.
         conformal: prediction sets, if the study made them.
@@ -182,7 +183,7 @@ class Bundle:
     positive: str | None
     unimodal: dict[Modality, Unimodal]
     decision: DecisionFusion
-    feature: FeatureFusion | None
+    feature: dict[str, FeatureFusion]
     thresholds: dict[str, float]
     facts: dict[str, Any] = field(default_factory=dict)
     conformal: Conformal | None = None
@@ -227,8 +228,8 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
         _save_weights(folder / f"{modality.value}.safetensors", part.model)
     for modality, statistics in bundle.gates.items():
         save_gate(folder, modality, statistics)
-    if bundle.feature is not None:
-        _save_weights(folder / "fusion.safetensors", bundle.feature.model)
+    for method, fusion in bundle.feature.items():
+        _save_weights(_fusion_path(folder, method), fusion.model)
     write_json(folder / "bundle.json", _to_json(bundle))
 
 
@@ -263,12 +264,12 @@ def load_bundle(folder: Path) -> Bundle:
         )
     try:
         return _from_json(folder, content)
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, ValidationError) as error:
         raise BundleError(path, f"is damaged ({error!r})", _REMEDY) from None
 
 
 def _to_json(bundle: Bundle) -> dict[str, Any]:
-    decision, feature = bundle.decision, bundle.feature
+    decision = bundle.decision
     return {
         "format_version": FORMAT_VERSION,
         "preprocessing_version": PREPROCESSING_VERSION,
@@ -296,13 +297,14 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
             "dependence_rho": decision.dependence_rho,
             "stacking": None if decision.stacking is None else decision.stacking.to_dict(),
         },
-        "feature": None
-        if feature is None
-        else {
-            "hidden": feature.hidden,
-            "dropout": feature.dropout,
-            "modality_dropout": feature.modality_dropout,
-            "calibration": {k: c.to_dict() for k, c in feature.calibration.items()},
+        "feature": {
+            method: {
+                "hidden": feature.hidden,
+                "dropout": feature.dropout,
+                "modality_dropout": feature.modality_dropout,
+                "calibration": {k: c.to_dict() for k, c in feature.calibration.items()},
+            }
+            for method, feature in bundle.feature.items()
         },
         "thresholds": bundle.thresholds,
         "conformal": None if bundle.conformal is None else bundle.conformal.to_dict(),
@@ -361,7 +363,10 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
             if stacking is None
             else Stacking.from_dict(stacking, len(unimodal), len(classes)),
         ),
-        feature=_load_feature(folder, content["feature"], unimodal, len(classes)),
+        feature={
+            method: _load_feature(folder, method, fusion, unimodal, len(classes))
+            for method, fusion in content["feature"].items()
+        },
         thresholds={key: float(value) for key, value in content["thresholds"].items()},
         facts=dict(content["facts"]),
         conformal=None if sets is None else Conformal.from_dict(sets, classes),
@@ -394,21 +399,24 @@ def _load_partition(
 
 def _load_feature(
     folder: Path,
-    content: Mapping[str, Any] | None,
+    method: str,
+    content: Mapping[str, Any],
     unimodal: Mapping[Modality, Unimodal],
     n_classes: int,
-) -> FeatureFusion | None:
-    if content is None:
-        return None
+) -> FeatureFusion:
     dims = {m.value: part.model.feature_dim for m, part in unimodal.items()}
-    model = GatedAttentionFusion(
-        dims, n_classes, content["hidden"], content["dropout"], content["modality_dropout"]
+    model = build_fusion(
+        method, dims, n_classes, content["hidden"], content["dropout"], content["modality_dropout"]
     )
-    _load_weights(folder / "fusion.safetensors", model)
+    _load_weights(_fusion_path(folder, method), model)
     calibration = {k: calibration_from_dict(c) for k, c in content["calibration"].items()}
     return FeatureFusion(
         model, content["hidden"], content["dropout"], content["modality_dropout"], calibration
     )
+
+
+def _fusion_path(folder: Path, method: str) -> Path:
+    return folder / f"fusion-{method}.safetensors"
 
 
 def _save_weights(path: Path, model: nn.Module) -> None:

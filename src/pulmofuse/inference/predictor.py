@@ -30,8 +30,6 @@ from pulmofuse.training import Inferred, infer_records
 #: The decision rule that needs no pairs and gives a calibrated posterior for any subset.
 DEFAULT_METHOD = "log_odds"
 
-FEATURE_METHOD = "gated_attention"
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -114,7 +112,7 @@ class Predictor:
             cxr: a frontal chest X-ray (PNG, JPEG, DICOM).
             cough: a cough recording (WAV, FLAC, OGG, MP3).
             method: a rule of `fusion.RULES`, or what the bundle has beside: its stacking
-                ("stacking", "stacking_simulated") and its feature-level fusion.
+                ("stacking", "stacking_simulated") and its feature-level fusions.
             prevalence: share of the positive class where the prediction is used, in (0, 1); the
                 bundle's `deployment_prevalence`, else the share in the study, if not given.
                 Probabilities and threshold move with it; the call of two classes, the evidence
@@ -202,8 +200,9 @@ class Predictor:
         subset = subset_name(given)
         if len(given) == 1:
             method, fused = "unimodal", self._rebased(p)[next(iter(p))]
-        elif method == FEATURE_METHOD:
-            fused = self._fuse_features({m: s.features[0] for m, s in seen.items()}, subset)
+        elif method in self.bundle.feature:
+            features = {m: s.features[0] for m, s in seen.items()}
+            fused = self._fuse_features(features, subset, method)
         else:
             fused = self._fuse_decisions(p, method)
         attention = {
@@ -242,8 +241,8 @@ class Predictor:
     def methods(self) -> tuple[str, ...]:
         """How several modalities can be joined."""
         others = (rule for rule in RULES if rule != DEFAULT_METHOD)
-        methods = self.bundle.decision.methods((DEFAULT_METHOD, *others))
-        return methods if self.bundle.feature is None else (*methods, FEATURE_METHOD)
+        rules = self.bundle.decision.methods((DEFAULT_METHOD, *others))
+        return (*rules, *self.bundle.feature)
 
     def _stacked(self, p: dict[Modality, np.ndarray]) -> np.ndarray:
         """(1, modalities, classes); an absent modality is uniform, and never read."""
@@ -262,9 +261,10 @@ class Predictor:
         present = np.array([[m in p for m in decision.modalities]])
         return np.asarray(decision.apply(method, self._stacked(p), present)[0])
 
-    def _fuse_features(self, features: dict[Modality, np.ndarray], subset: str) -> np.ndarray:
-        feature = self.bundle.feature
-        assert feature is not None  # noqa: S101  # `_check` refused the method otherwise
+    def _fuse_features(
+        self, features: dict[Modality, np.ndarray], subset: str, method: str
+    ) -> np.ndarray:
+        feature = self.bundle.feature[method]
         inputs = {
             m.value: torch.as_tensor(
                 features.get(m, np.zeros(part.model.feature_dim)), dtype=torch.float32

@@ -16,6 +16,13 @@ from pulmofuse.pipeline.cohort import (
     without_leaks,
 )
 from pulmofuse.pipeline.controls import run_controls
+from pulmofuse.pipeline.feature_fusing import (
+    describe_rows,
+    fit_feature_fusion,
+    fusion_source,
+    training_patients,
+    write_views,
+)
 from pulmofuse.pipeline.findings import (
     FINDINGS_FILES,
     check_findings,
@@ -26,7 +33,7 @@ from pulmofuse.pipeline.fingerprints import (
     copies_of_study,
     write_fingerprints,
 )
-from pulmofuse.pipeline.fusing import fit_decision_fusion, fit_feature_fusion
+from pulmofuse.pipeline.fusing import fit_decision_fusion
 from pulmofuse.pipeline.fusion_controls import FUSION_CONTROL_FILES, write_fusion_controls
 from pulmofuse.pipeline.gates import fit_gates
 from pulmofuse.pipeline.keys import checkpoint_files, training_inputs
@@ -99,12 +106,14 @@ __all__ = [
     "decide",
     "decision_predictions",
     "describe_cohort",
+    "describe_rows",
     "feature_predictions",
     "fit_decision_fusion",
     "fit_feature_fusion",
     "fit_gates",
     "fit_prediction_sets",
     "fusion_patients",
+    "fusion_source",
     "known_to_pretraining",
     "locked",
     "of_true_pairs",
@@ -126,6 +135,7 @@ __all__ = [
     "table_hash",
     "train_unimodal",
     "training_inputs",
+    "training_patients",
     "unlabelled_images",
     "versions",
     "weights_key",
@@ -139,4 +149,5 @@ __all__ = [
     "write_fingerprints",
     "write_fusion_controls",
     "write_true_pairs",
+    "write_views",
 ]

@@ -23,7 +23,6 @@ from pulmofuse.evaluation import (
 from pulmofuse.evaluation.tables import PER_RECORD, UNIMODAL
 from pulmofuse.fusion import paired_patients, simulated_patients
 from pulmofuse.inference import (
-    FEATURE_METHOD,
     DecisionFusion,
     FeatureFusion,
     Scores,
@@ -259,7 +258,7 @@ def decision_predictions(
 def feature_probabilities(
     patients: PatientScores, feature: FeatureFusion, subset: Sequence[Modality]
 ) -> np.ndarray:
-    """Uncalibrated probabilities (patients, classes) of the feature-level fusion for a subset."""
+    """Uncalibrated probabilities (patients, classes) of a feature-level fusion for a subset."""
     _, present = patients.of(subset)
     inputs = {m: torch.as_tensor(f) for m, f in patients.features().items()}
     with torch.inference_mode():
@@ -267,14 +266,17 @@ def feature_probabilities(
     return np.asarray(logits.double().softmax(dim=1).numpy())
 
 
-def feature_predictions(patients: PatientScores, feature: FeatureFusion) -> list[pd.DataFrame]:
-    """Rows of the feature-level fusion for every subset of two or more modalities."""
+def feature_predictions(
+    patients: PatientScores, fusions: Mapping[str, FeatureFusion]
+) -> list[pd.DataFrame]:
+    """Rows of each feature-level fusion, by method, for every subset of two or more modalities."""
     tables = []
-    for subset in subsets(patients.modalities):
-        if len(subset) > 1:
-            raw = feature_probabilities(patients, feature, subset)
-            p = feature.calibration[subset_name(subset)].apply(raw)
-            tables.append(patients.rows(subset, FEATURE_METHOD, p, raw))
+    for method, feature in fusions.items():
+        for subset in subsets(patients.modalities):
+            if len(subset) > 1:
+                raw = feature_probabilities(patients, feature, subset)
+                p = feature.calibration[subset_name(subset)].apply(raw)
+                tables.append(patients.rows(subset, method, p, raw))
     return tables
 
 

@@ -16,6 +16,7 @@ from pulmofuse.report import figures
 from pulmofuse.report.doubts import control_title, controls_by_modality, known, shortcut_checks
 from pulmofuse.report.fusion_charts import draw_fusion
 from pulmofuse.report.names import (
+    FUSION_CURVE,
     MODALITY_TITLES,
     class_title,
     colour_key,
@@ -214,10 +215,18 @@ def _training(study: StudyFiles) -> Iterator[_Drawn]:
     for name, history in study.history.items():
         if history.empty:
             continue
-        title = "Fusion, gated attention" if name == "fusion" else subset_title(name)
+        method = name.removeprefix(FUSION_CURVE)
+        fused = method != name
+        title = f"Fusion, {method_title(method)}" if fused else subset_title(name)
         best = history["val_auc"].max()
         alt = f"Training of {title}: {len(history)} epochs, highest validation AUC {number(best)}."
-        yield f"training_{name}", title, "", alt, figures.training_figure(history, name)
+        yield (
+            f"training_{name}",
+            title,
+            "",
+            alt,
+            figures.training_figure(history, "fusion" if fused else name),
+        )
 
 
 def _estimate(score: Score, title: str, heading: str = "") -> figures.Estimate:

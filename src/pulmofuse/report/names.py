@@ -41,6 +41,9 @@ METHOD_TITLES: dict[str, str] = {
     "bilinear": "bilinear",
 }
 
+#: Begins the name of the training curve of a feature-level fusion; its method follows.
+FUSION_CURVE = "fusion_"
+
 #: The rule of the headline, named before any result: log-odds needs no pairs and no tuning.
 #: The others stand in only where it was not run. Choosing the best on the test set would flatter.
 HEADLINE_METHODS: tuple[str, ...] = ("log_odds", "weighted_mean", "mean", "gated_attention")

@@ -27,6 +27,14 @@ from pulmofuse.io.kinds import look
 from pulmofuse.preprocessing import Prepared
 from pulmofuse.schema import Modality
 from pulmofuse.service import logs
+from pulmofuse.service.asking import (
+    Asked,
+    checked_idempotency_key,
+    invalid,
+    modality_of,
+    share_of,
+    truth_of,
+)
 from pulmofuse.service.batching import MicroBatcher
 from pulmofuse.service.forms import Form, read_form
 from pulmofuse.service.limits import Admission, Buffered
@@ -38,32 +46,6 @@ from pulmofuse.training import Inferred
 
 #: Explains an answer: predictor, files that were used, the answer as JSON values -> JSON values.
 Explain = Callable[[Predictor, Mapping[Modality, bytes], Mapping[str, Any]], Any]
-
-_MAX_IDEMPOTENCY_KEY = 255
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request, read and checked.
-
-    Attributes:
-        files: all that was sent.
-        left_out: the modality that shall not be used.
-        method, prevalence, explain: as in the API.
-        idempotency_key: of the header, if there was one.
-    """
-
-    files: Mapping[Modality, bytes]
-    left_out: Modality | None
-    method: str
-    prevalence: float | None
-    explain: bool
-    idempotency_key: str | None
-
-    @property
-    def used(self) -> dict[Modality, bytes]:
-        """The files to predict from."""
-        return {m: data for m, data in self.files.items() if m is not self.left_out}
 
 
 @dataclass(frozen=True)
@@ -154,22 +136,22 @@ class Answerer:
         fields = form.fields
         asked = Asked(
             form.files,
-            _modality(fields.get("leave_out", "")),
+            modality_of(fields.get("leave_out", "")),
             fields.get("method", "") or DEFAULT_METHOD,
-            _share(fields.get("prevalence", "")),
-            _truth(fields.get("explain", "")),
-            _checked_idempotency_key(idempotency_key),
+            share_of(fields.get("prevalence", "")),
+            truth_of(fields.get("explain", "")),
+            checked_idempotency_key(idempotency_key),
         )
         if not asked.used:
-            raise _invalid("nothing is left to predict from", "send another file as well")
+            raise invalid("nothing is left to predict from", "send another file as well")
         try:
             self.predictor.check(list(asked.used), asked.method)
         except PulmofuseError as error:
             raise from_error(error, 422, "invalid-request", None) from None
         if asked.prevalence is not None and self.predictor.bundle.positive is None:
-            raise _invalid("this model has no positive class", "leave prevalence out")
+            raise invalid("this model has no positive class", "leave prevalence out")
         if asked.explain and self._explain is None:
-            raise _invalid("this service makes no explanations", "leave explain out")
+            raise invalid("this service makes no explanations", "leave explain out")
         return asked
 
     async def _answer(self, asked: Asked, key_id: str, over: threading.Event) -> Answered:
@@ -379,14 +361,10 @@ def _refusal(error: PulmofuseError, modality: Modality, data: bytes) -> ProblemE
 def _same(before: str, now: str, answer: str) -> str:
     """The earlier answer, if it was given to the same request."""
     if before != now:
-        raise _invalid(
+        raise invalid(
             "this Idempotency-Key was used for another request", "use a new one for each request"
         )
     return answer
-
-
-def _invalid(why: str, remedy: str) -> ProblemError:
-    return ProblemError(422, "invalid-request", why, remedy)
 
 
 def _out_of_time(seconds: float) -> ProblemError:
@@ -400,40 +378,3 @@ def _forget(work: asyncio.Task[Answered]) -> None:
     """Take note of how work ended that nobody waits for, lest asyncio complain."""
     if not work.cancelled():
         work.exception()
-
-
-def _modality(text: str) -> Modality | None:
-    if not text:
-        return None
-    try:
-        return Modality(text)
-    except ValueError:
-        raise _invalid("leave_out is no modality", f"give one of {', '.join(Modality)}") from None
-
-
-def _share(text: str) -> float | None:
-    if not text:
-        return None
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0.0 < share < 1.0:
-        raise _invalid("prevalence is no number between 0 and 1", "give a share such as 0.1")
-    return share
-
-
-def _truth(text: str) -> bool:
-    if text not in {"", "true", "false"}:
-        raise _invalid("explain is neither true nor false", "give true or false")
-    return text == "true"
-
-
-def _checked_idempotency_key(text: str | None) -> str | None:
-    if text is None:
-        return None
-    if not 0 < len(text) <= _MAX_IDEMPOTENCY_KEY or not (text.isascii() and text.isprintable()):
-        raise _invalid(
-            "the Idempotency-Key is not 1 to 255 printable ASCII characters", "use a random UUID"
-        )
-    return text
