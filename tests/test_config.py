@@ -163,6 +163,9 @@ class TestValue:
                 "target.mapping.flu: should be 'normal', ",
             ),
             ("target:\n  mapping:\n    normal: well", 6, "mapping names well"),
+            ("target:\n  mapping:\n    normal: [well]", 6, "mapping names well"),
+            ("target:\n  mapping:\n    normal: [covid19, not_covid19]", 6, "which says nothing"),
+            ("target:\n  mapping:\n    normal: []", 6, "which says nothing"),
         ],
     )
     def test_out_of_range(self, text: str, line: int, expected: str) -> None:

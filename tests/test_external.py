@@ -17,6 +17,7 @@ from pulmofuse.errors import SourceError, StudyError
 from pulmofuse.evaluation import Calibration
 from pulmofuse.external import _bundle_config, evaluate_external
 from pulmofuse.files import read_json, sha256_file, write_json, write_text
+from pulmofuse.fusion import RULES
 from pulmofuse.inference import Bundle, DecisionFusion, FeatureFusion, Unimodal, save_bundle
 from pulmofuse.inference.bundle import build_model
 from pulmofuse.models import FUSIONS, build_fusion
@@ -128,7 +129,7 @@ def test_true_patients_are_joined_over_every_subset(
     assert set(predictions["split"]) == {"test"}
     assert not predictions["simulated"].any()
     whole = predictions[predictions["subset"] == "ct+cxr+cough"]
-    assert set(whole["method"]) == {"mean", "weighted_mean", "log_odds", *FUSIONS}
+    assert set(whole["method"]) == {*RULES, *FUSIONS}
 
 
 @pytest.mark.parametrize("absent", list(Modality))

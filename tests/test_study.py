@@ -17,6 +17,7 @@ from pulmofuse.cli import app
 from pulmofuse.config import StudyConfig, parse_config
 from pulmofuse.errors import BundleError, PulmofuseError, StudyError, UnreadableFile
 from pulmofuse.external import evaluate_external
+from pulmofuse.fusion import RULES
 from pulmofuse.inference import Predictor
 from pulmofuse.models import FUSIONS
 from pulmofuse.schema import read_manifest
@@ -116,7 +117,7 @@ def test_the_comparison_has_seven_subsets_and_every_method(finished: Finished) -
         "ct", "cxr", "cough", "ct+cxr", "ct+cough", "cxr+cough", "ct+cxr+cough",
     }  # fmt: skip
     for subset, rows in table.groupby("subset"):
-        methods = {"mean", "weighted_mean", "log_odds", *FUSIONS}
+        methods = {*RULES, "stacking", *FUSIONS}
         expected = methods if "+" in str(subset) else {"per_record", "unimodal"}
         assert set(rows["method"]) == expected
     assert not table["simulated"].any()
@@ -137,6 +138,14 @@ def test_a_stranger_can_recompute_the_auc_from_the_predictions(finished: Finishe
         ]
         expected = roc_auc_score(part["y_true"] == "covid19", part["p_covid19"])
         assert row.value == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_study_says_what_the_stacking_learned_from(finished: Finished) -> None:
+    noted = json.loads((finished.out / "study.json").read_text(encoding="utf-8"))["stacking"]
+    content = json.loads((finished.out / "bundle" / "bundle.json").read_text(encoding="utf-8"))
+    stored = content["decision"]["stacking"]
+    assert not stored["simulated"]
+    assert noted == f"stacking on {stored['n_patients']} true pairs in validation"
 
 
 def test_no_patient_stands_in_two_splits(finished: Finished) -> None:
@@ -185,6 +194,10 @@ def _test_files(finished: Finished) -> pd.DataFrame:
         (("ct", "cough"), "log_odds", "log_odds"),
         (("ct", "cxr", "cough"), "mean", "mean"),
         (("ct", "cxr", "cough"), "weighted_mean", "weighted_mean"),
+        (("ct", "cxr"), "product", "product"),
+        (("ct", "cxr", "cough"), "vote", "vote"),
+        (("ct", "cough"), "stacking", "stacking"),
+        (("ct", "cxr", "cough"), "stacking", "stacking"),
         *((("cxr", "cough"), method, method) for method in FUSIONS),
         *((("ct", "cxr", "cough"), method, method) for method in FUSIONS),
     ],
@@ -223,7 +236,7 @@ def test_a_prediction_takes_bytes_as_well_as_paths(
         ({}, BundleError, "no file was given"),
         ({"ct": b""}, UnreadableFile, "empty"),
         ({"ct": Path("absent.png")}, UnreadableFile, "absent.png"),
-        ({"ct": b"x", "method": "vote"}, BundleError, "vote"),
+        ({"ct": b"x", "method": "sum"}, BundleError, "stacking"),
     ],
 )
 def test_a_prediction_that_cannot_be_made_says_why(
@@ -346,6 +359,8 @@ def test_simulated_patients_are_marked_on_every_row(finished: Finished, tmp_path
     fused = predictions[predictions["method"] != "per_record"]
     assert fused["simulated"].all()
     assert not predictions[predictions["method"] == "per_record"]["simulated"].any()
+    # The cohort has true pairs, and it is those that the stacking learns from.
+    assert "stacking" in set(fused["method"])
     assert "simulated" in (tmp_path / "report.html").read_text().lower()
 
 

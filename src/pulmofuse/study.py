@@ -76,6 +76,7 @@ from pulmofuse.pipeline import (
     prepare_cohort,
     pretraining_checks,
     record_predictions,
+    record_truth,
     require_records,
     rows_hash,
     run_controls,
@@ -83,12 +84,14 @@ from pulmofuse.pipeline import (
     seen_in_pretraining,
     split_cohort,
     study_power,
+    subset_partitions,
     table_hash,
     train_unimodal,
     training_inputs,
     training_patients,
     versions,
     weights_key,
+    with_stacking,
     without_leaks,
     write_audit,
     write_calibration,
@@ -129,6 +132,7 @@ class _Run:
     scores: dict[Modality, Scores] = field(default_factory=dict)
     patients: PatientScores | None = None
     decision: DecisionFusion | None = None
+    stacking: str = ""
     feature: dict[str, FeatureFusion] = field(default_factory=dict)
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
     thresholds: dict[str, float] = field(default_factory=dict)
@@ -282,7 +286,10 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
 
     outputs = [scores / f"{modality.value}.parquet", scores / f"{modality.value}.npy"]
     title = f"Score the {modality.value} records"
+    within = trained[0].within
     inputs = [key, config.evaluation.calibration_kinds]
+    if within is not None:
+        inputs.append(within.tolist())
     run.steps.run(f"score-{modality.value}", title, inputs, outputs, score)
     run.scores[modality] = Scores.load(scores, modality.value)
 
@@ -295,15 +302,25 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
     ]
     columns = ["record_id", "patient_id", "modality", "split", "y_true"]
     table = fusion_patients(cohort.records[columns], config.fusion.patients, classes, config.seed)
-    run.patients = patients = PatientScores(table, run.scores, classes)
-    run.decision = fit_decision_fusion(patients, config, cohort)
+    truth = record_truth(cohort.records, classes)
+    run.patients = patients = PatientScores(table, run.scores, classes, truth)
+    run.reporter.step("Fit the decision rules")
+    run.decision, run.stacking = with_stacking(
+        fit_decision_fusion(patients, config, cohort, run.parts),
+        patients,
+        run.scores,
+        cohort.records[columns],
+        config,
+    )
+    run.reporter.finish(run.stacking)
     tables += decision_predictions(patients, run.decision, config.fusion.rules)
     _fuse_features(run, cohort, patients, columns)
     tables += feature_predictions(patients, run.feature)
     joined = pd.concat(tables, ignore_index=True)
     positive = config.target.positive
     run.thresholds = operating_points(joined, classes, positive, config.evaluation.threshold)
-    run.predictions = decide(joined, classes, positive, run.thresholds)
+    partitions = subset_partitions(run.parts, classes)
+    run.predictions = decide(joined, classes, positive, run.thresholds, partitions)
     if config.evaluation.conformal is not None:
         coverage = config.evaluation.conformal.coverage
         run.conformal = fit_prediction_sets(run.predictions, classes, coverage)
@@ -480,7 +497,9 @@ def _control_fusion(run: _Run, cohort: Cohort) -> None:
     config, patients, decision = run.config, run.patients, run.decision
     assert patients is not None and decision is not None  # noqa: S101, PT018  # `_fuse` set them
     outputs = [run.out / name for name in FUSION_CONTROL_FILES]
-    if not config.evaluation.fusion_controls or len(run.parts) < 2:
+    # They hold every patient to one class, which a label that stands for a set does not name.
+    unasked = not config.evaluation.fusion_controls or config.target.has_sets
+    if unasked or len(run.parts) < 2:
         for path in outputs:
             path.unlink(missing_ok=True)
         return
@@ -573,6 +592,7 @@ def _report(run: _Run, cohort: Cohort) -> Path:
             "seed": config.seed,
             "patients": "simulated" if run.predictions["simulated"].any() else "paired",
             "truth": _truth(run),
+            "stacking": run.stacking,
         },
     )
     path = write_report(out)
@@ -583,7 +603,9 @@ def _report(run: _Run, cohort: Cohort) -> Path:
 def _truth(run: _Run) -> dict[str, float] | None:
     """AUC of each subset that a synthetic cohort's generator says is attainable, or None."""
     target = run.config.target
+    if target.has_sets:
+        return None  # the generator knows no sets
     for source in run.config.sources:
         if source.name == "synthetic":
-            return read_truth(run.data_root / source.root, target.mapping, target.positive)
+            return read_truth(run.data_root / source.root, target.truth, target.positive)
     return None

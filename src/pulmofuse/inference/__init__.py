@@ -8,6 +8,7 @@ from pulmofuse.inference.bundle import (
     build_model,
     load_bundle,
     save_bundle,
+    subset_partition,
 )
 from pulmofuse.inference.explain import activation_map, grad_cam
 from pulmofuse.inference.explanation import Explanation, explain, explain_instances
@@ -53,4 +54,5 @@ __all__ = [
     "load_bundle",
     "save_bundle",
     "score_records",
+    "subset_partition",
 ]

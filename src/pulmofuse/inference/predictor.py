@@ -6,19 +6,22 @@ predictor.predict(ct="slice.png", cough="cough.wav").probabilities
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from pulmofuse.errors import BundleError, InputRefused
 from pulmofuse.evaluation import conformal_sets, reweight, with_prevalence
-from pulmofuse.inference.bundle import Bundle, load_bundle
+from pulmofuse.fusion import RULES
+from pulmofuse.inference.bundle import Bundle, load_bundle, subset_partition
 from pulmofuse.inference.gate import GATE_MODES, Gate, GateMode, GateRemark
 from pulmofuse.inference.scoring import findings_probabilities
+from pulmofuse.labelsets import members
 from pulmofuse.models import frozen
 from pulmofuse.preprocessing import Prepared, prepare
 from pulmofuse.schema import Modality, subset_name
@@ -36,7 +39,8 @@ class Prediction:
         subset: modalities that were given, e.g. "ct+cough".
         method: how they were joined; "unimodal" for one.
         probabilities: class -> probability, summing to 1.
-        predicted: the class at the study's operating point.
+        predicted: the class at the study's operating point; "a|b" where the given modalities
+            cannot tell a from b, and one of the two it is.
         threshold: operating point on the positive class; None where the largest p decides.
         by_modality: the same probabilities for each modality by itself.
         evidence: modality -> log-likelihood ratio for the positive (or predicted) class that the
@@ -107,7 +111,8 @@ class Predictor:
             ct: a CT slice or volume (PNG, JPEG, DICOM, NIfTI).
             cxr: a frontal chest X-ray (PNG, JPEG, DICOM).
             cough: a cough recording (WAV, FLAC, OGG, MP3).
-            method: "log_odds", "mean", "weighted_mean", or a feature-level fusion of the bundle.
+            method: a rule of `fusion.RULES`, or what the bundle has beside: its stacking
+                ("stacking", "stacking_simulated") and its feature-level fusions.
             prevalence: share of the positive class where the prediction is used, in (0, 1); the
                 bundle's `deployment_prevalence`, else the share in the study, if not given.
                 Probabilities and threshold move with it; the call of two classes, the evidence
@@ -191,7 +196,7 @@ class Predictor:
             BundleError: the prevalence is out of range, or of no class.
         """
         given = list(seen)
-        p = {m: self.bundle.unimodal[m].calibration.apply(s.p)[0] for m, s in seen.items()}
+        p = {m: self.bundle.unimodal[m].calibrated(s.p)[0] for m, s in seen.items()}
         subset = subset_name(given)
         if len(given) == 1:
             method, fused = "unimodal", self._rebased(p)[next(iter(p))]
@@ -235,7 +240,8 @@ class Predictor:
     @property
     def methods(self) -> tuple[str, ...]:
         """How several modalities can be joined."""
-        rules = ("log_odds", "mean", "weighted_mean")
+        others = (rule for rule in RULES if rule != DEFAULT_METHOD)
+        rules = self.bundle.decision.methods((DEFAULT_METHOD, *others))
         return (*rules, *self.bundle.feature)
 
     def _stacked(self, p: dict[Modality, np.ndarray]) -> np.ndarray:
@@ -323,7 +329,7 @@ class Predictor:
             threshold = carry(moved)[positive] if threshold <= 1 else threshold
         predicted = described.predicted
         if threshold is None:
-            predicted = max(probabilities, key=lambda name: probabilities[name])
+            predicted = self._most_probable(described.by_modality, list(probabilities.values()))
         return replace(
             described,
             probabilities=probabilities,
@@ -332,6 +338,12 @@ class Predictor:
             by_modality={m: carry(p) for m, p in described.by_modality.items()},
             prevalence=prevalence,
         )
+
+    def _most_probable(self, given: Iterable[str], p: ArrayLike) -> str:
+        """The most probable class, or part of the classes that these modalities tell apart."""
+        parts = (self.bundle.unimodal[Modality(m)] for m in given)
+        told_apart = subset_partition(parts, self.bundle.classes)
+        return told_apart.names[int(told_apart.collapse(np.asarray(p)).argmax())]
 
     def _describe(
         self,
@@ -347,8 +359,11 @@ class Predictor:
             i = classes.index(positive)
             predicted = positive if fused[i] >= threshold else classes[1 - i]
         else:
-            predicted = classes[int(fused.argmax())]
-        target = classes.index(positive or predicted)
+            predicted = self._most_probable(p, fused)
+        target = [classes.index(name) for name in members(positive or predicted)]
+        priors = dict(
+            zip(self.bundle.decision.modalities, self.bundle.decision.modality_priors, strict=True)
+        )
         return Prediction(
             subset=subset,
             method=method,
@@ -357,12 +372,7 @@ class Predictor:
             threshold=threshold,
             by_modality={m.value: _named(classes, v) for m, v in self._rebased(p).items()},
             evidence={
-                m.value: _evidence(
-                    values[target],
-                    self.bundle.decision.modality_priors[
-                        self.bundle.decision.modalities.index(m), target
-                    ],
-                )
+                m.value: _evidence(values[target].sum(), priors[m][target].sum())
                 for m, values in p.items()
             },
             warnings=tuple(

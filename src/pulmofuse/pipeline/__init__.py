@@ -48,6 +48,8 @@ from pulmofuse.pipeline.predictions import (
     fusion_patients,
     operating_points,
     record_predictions,
+    record_truth,
+    subset_partitions,
 )
 from pulmofuse.pipeline.pretrained import (
     MARK,
@@ -56,6 +58,7 @@ from pulmofuse.pipeline.pretrained import (
     seen_in_pretraining,
     weights_key,
 )
+from pulmofuse.pipeline.stacking import with_stacking
 from pulmofuse.pipeline.steps import (
     Reporter,
     Silent,
@@ -119,6 +122,7 @@ __all__ = [
     "pretraining_checks",
     "read_frame",
     "record_predictions",
+    "record_truth",
     "remove_true_pairs",
     "require_records",
     "rows_hash",
@@ -127,6 +131,7 @@ __all__ = [
     "seen_in_pretraining",
     "split_cohort",
     "study_power",
+    "subset_partitions",
     "table_hash",
     "train_unimodal",
     "training_inputs",
@@ -134,6 +139,7 @@ __all__ = [
     "unlabelled_images",
     "versions",
     "weights_key",
+    "with_stacking",
     "without_leaks",
     "write_audit",
     "write_calibration",

@@ -20,6 +20,7 @@ from pulmofuse.evaluation import fit_calibration
 from pulmofuse.files import atomic_path
 from pulmofuse.fusion import paired_patients
 from pulmofuse.inference import FeatureFusion, Scores, Unimodal, instance_rows
+from pulmofuse.labelsets import members
 from pulmofuse.models import build_fusion, frozen
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.pipeline.models import augmentation, codes
@@ -98,13 +99,15 @@ def training_patients(patients: pd.DataFrame, records: pd.DataFrame) -> pd.DataF
         records: record_id, patient_id, modality, split, y_true.
 
     Returns:
-        Rows of the training split, with the columns of `patients`.
+        Rows of the training split, with the columns of `patients`. Of whom only a set of classes is
+        known is no example of any.
     """
     chosen = patients[patients["split"] == Split.TRAIN]
     if chosen["simulated"].any():
         real = paired_patients(records[records["split"] == Split.TRAIN])
         chosen = pd.concat([real, chosen], ignore_index=True)
-    return chosen.reset_index(drop=True)
+    single = np.array([len(members(str(name))) == 1 for name in chosen["y_true"]], dtype=bool)
+    return chosen[single].reset_index(drop=True)
 
 
 def describe_rows(
@@ -188,7 +191,7 @@ def fit_feature_fusion(
     """
     classes, seed = config.target.classes, config.seed + _SEED_OFFSET
     y = codes(patients.patients["y_true"], classes)
-    val = (patients.patients["split"] == Split.VAL).to_numpy()
+    val = (patients.patients["split"] == Split.VAL).to_numpy() & (y >= 0)
     torch.manual_seed(seed)
     model = build_fusion(
         method,

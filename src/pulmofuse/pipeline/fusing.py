@@ -2,40 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+import pandas as pd
 
 from pulmofuse.config import StudyConfig
 from pulmofuse.evaluation import METRICS
-from pulmofuse.inference import DecisionFusion
+from pulmofuse.inference import DecisionFusion, Unimodal
+from pulmofuse.labelsets import Partition, class_frequencies
 from pulmofuse.pipeline.cohort import Cohort
-from pulmofuse.pipeline.models import codes
 from pulmofuse.pipeline.predictions import PatientScores
-from pulmofuse.schema import Split
+from pulmofuse.schema import Modality, Split
 
 
 def fit_decision_fusion(
-    patients: PatientScores, config: StudyConfig, cohort: Cohort
+    patients: PatientScores,
+    config: StudyConfig,
+    cohort: Cohort,
+    parts: Mapping[Modality, Unimodal] | None = None,
 ) -> DecisionFusion:
     """Constants of the decision rules, from validation patients only.
 
     The calibrated models assume the class frequencies of the data they were calibrated on, so
-    those are the priors that the log-odds rule takes out again.
+    those are the priors that the log-odds rule takes out again. Of a model that tells parts of
+    the classes apart, they are the parts' frequencies, lifted as its probabilities are.
+
+    Args:
+        patients: on which the study joins its modalities.
+        config: the study.
+        cohort: its records.
+        parts: the models, where some tell only parts of the classes apart.
     """
     classes = config.target.classes
     val = (patients.patients["split"] == Split.VAL).to_numpy()
-    y = codes(patients.patients["y_true"], classes)
+    names = patients.patients["y_true"].to_numpy()
     priors, weights = [], []
-    positive = None if config.target.positive is None else classes.index(config.target.positive)
     for j, modality in enumerate(patients.modalities):
-        records = cohort.of(modality)
-        labels = codes(records.loc[records["split"] == Split.VAL, "y_true"], classes)
-        priors.append(_frequencies(labels, len(classes)))
+        records, part = cohort.of(modality), None if parts is None else parts[modality]
+        labels = records.loc[records["split"] == Split.VAL, "y_true"]
+        partition = Partition.fine(classes)
+        if part is not None and part.partition is not None:
+            partition = part.partition
+        frequencies = _part_frequencies(labels, partition)
+        priors.append(frequencies if part is None else part.lift(frequencies))
         rows = val & patients.has[:, j]
-        p = patients.p[rows, j]
-        weights.append(excess_auc(y[rows], p, positive))
+        y, p = partition.codes(names[rows]), partition.collapse(patients.p[rows, j])
+        positive = config.target.positive if config.target.positive in partition.names else None
+        at = None if positive is None else partition.names.index(positive)
+        weights.append(excess_auc(y[y >= 0], p[y >= 0], at))
     return DecisionFusion(
         modalities=patients.modalities,
-        prior=_frequencies(y[val], len(classes)),
+        prior=class_frequencies(names[val], classes),
         modality_priors=np.stack(priors),
         auc_weights=np.array(weights) / sum(weights),
         dependence_weight=config.fusion.dependence_weight,
@@ -52,7 +70,7 @@ def excess_auc(y: np.ndarray, p: np.ndarray, positive: int | None) -> float:
     return max(auc - 0.5, 0.01) if np.isfinite(auc) else 0.01
 
 
-def _frequencies(y: np.ndarray, n_classes: int) -> np.ndarray:
-    """Class frequencies with one pseudo-count each, so that no prior is 0."""
-    counts = np.bincount(y, minlength=n_classes) + 1.0
+def _part_frequencies(labels: pd.Series, partition: Partition) -> np.ndarray:
+    """Frequencies (parts,) with one pseudo-count each, so that no prior is 0."""
+    counts = np.bincount(partition.codes(labels), minlength=len(partition.parts)) + 1.0
     return np.asarray(counts / counts.sum())

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pulmofuse.evaluation.questions import as_asked, questions
 from pulmofuse.report import figures
 from pulmofuse.report.doubts import control_title, controls_by_modality, known, shortcut_checks
 from pulmofuse.report.fusion_charts import draw_fusion
@@ -107,6 +108,15 @@ def _auc_texts(study: StudyFiles) -> dict[tuple[str, str], str]:
     return {(score.subset, score.method): score.text for score in scores(study)}
 
 
+def _answered(study: StudyFiles, subset: str, method: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Test rows and what they tell apart: the classes, or parts of them where labels are sets."""
+    rows = study.rows(subset, method)
+    question = questions(rows, study.classes).get(subset)
+    if question is None:
+        return rows, study.classes
+    return as_asked(rows, question), question.names
+
+
 def _class_panels(study: StudyFiles) -> list[tuple[str, str]]:
     """Class and file suffix of each panel: the positive class, or every class against the rest."""
     if study.positive is not None:
@@ -152,12 +162,12 @@ def confusion_counts(rows: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray
 
 
 def _confusions(study: StudyFiles, shown: list[tuple[str, str]]) -> Iterator[_Drawn]:
-    titles = [class_title(name) for name in study.classes]
     for subset, method in shown:
-        rows = study.rows(subset, method)
+        rows, names = _answered(study, subset, method)
         if rows.empty:
             continue
-        counts = confusion_counts(rows, study.classes)
+        titles = [class_title(name) for name in names]
+        counts = confusion_counts(rows, names)
         right = f"{int(np.trace(counts))} of {int(counts.sum())} right"
         per_class = "; ".join(
             f"{title} {int(counts[i, i])} of {int(counts[i].sum())}"
@@ -170,11 +180,11 @@ def _confusions(study: StudyFiles, shown: list[tuple[str, str]]) -> Iterator[_Dr
 
 
 def _calibration(study: StudyFiles, shown: list[tuple[str, str]]) -> Iterator[_Drawn]:
-    names = [study.positive] if study.positive is not None else list(study.classes)
     for subset, method in shown:
-        rows = study.rows(subset, method)
+        rows, told = _answered(study, subset, method)
         if rows.empty:
             continue
+        names = [study.positive] if study.positive is not None else list(told)
         # With several classes each (patient, class) pair is one probability: classwise calibration.
         positive = np.concatenate([(rows["y_true"] == name).to_numpy() for name in names])
         p = np.concatenate([rows[f"p_{name}"].to_numpy(dtype=float) for name in names])

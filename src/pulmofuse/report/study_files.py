@@ -136,7 +136,7 @@ class StudyFiles:
         """The study's class for a label of the data sets; null where it is not mapped."""
         if self.config is None:
             return label
-        return {str(key): name for key, name in self.config.target.mapping.items()}.get(label)
+        return {str(key): name for key, name in self.config.target.truth.items()}.get(label)
 
 
 def read_study(folder: Path) -> StudyFiles:
