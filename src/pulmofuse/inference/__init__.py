@@ -12,6 +12,7 @@ from pulmofuse.inference.bundle import (
 )
 from pulmofuse.inference.explain import activation_map, grad_cam
 from pulmofuse.inference.explanation import Explanation, explain, explain_instances
+from pulmofuse.inference.exporting import export_bundle
 from pulmofuse.inference.gate import (
     GATE_MODES,
     Gate,
@@ -21,6 +22,7 @@ from pulmofuse.inference.gate import (
     fit_statistics,
 )
 from pulmofuse.inference.predictor import DEFAULT_METHOD, Prediction, Predictor
+from pulmofuse.inference.runtime import RUNTIMES, Runtime, run_by
 from pulmofuse.inference.scoring import (
     Scores,
     findings_probabilities,
@@ -31,6 +33,7 @@ from pulmofuse.inference.scoring import (
 __all__ = [
     "DEFAULT_METHOD",
     "GATE_MODES",
+    "RUNTIMES",
     "Bundle",
     "DecisionFusion",
     "Explanation",
@@ -41,17 +44,20 @@ __all__ = [
     "GateStatistics",
     "Prediction",
     "Predictor",
+    "Runtime",
     "Scores",
     "Unimodal",
     "activation_map",
     "build_model",
     "explain",
     "explain_instances",
+    "export_bundle",
     "findings_probabilities",
     "fit_statistics",
     "grad_cam",
     "instance_rows",
     "load_bundle",
+    "run_by",
     "save_bundle",
     "score_records",
     "subset_partition",

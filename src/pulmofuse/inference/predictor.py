@@ -20,9 +20,9 @@ from pulmofuse.evaluation import conformal_sets, reweight, with_prevalence
 from pulmofuse.fusion import RULES
 from pulmofuse.inference.bundle import Bundle, load_bundle, subset_partition
 from pulmofuse.inference.gate import GATE_MODES, Gate, GateMode, GateRemark
+from pulmofuse.inference.run_models import RunModels
 from pulmofuse.inference.scoring import findings_probabilities
 from pulmofuse.labelsets import members
-from pulmofuse.models import frozen
 from pulmofuse.preprocessing import Prepared, prepare
 from pulmofuse.schema import Modality, subset_name
 from pulmofuse.training import Inferred, infer_records
@@ -85,15 +85,24 @@ class Prediction:
 class Predictor:
     """Predictions from files, with the very preprocessing and models of the study."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, runtime: str = "auto") -> None:
         self.bundle = bundle
         self._gate = Gate(bundle.gates)
-        self._models = {m: frozen(part.model) for m, part in bundle.unimodal.items()}
+        self._models = RunModels(bundle, runtime)
 
     @classmethod
-    def load(cls, folder: Path | str) -> Predictor:
-        """Read a bundle; see `load_bundle` for what can be wrong with it."""
-        return cls(load_bundle(Path(folder)))
+    def load(cls, folder: Path | str, runtime: str = "auto") -> Predictor:
+        """Read a bundle; see `load_bundle` for what can be wrong with it.
+
+        Args:
+            folder: of the bundle.
+            runtime: what runs the networks; see `inference.runtime`. A network is made ready at
+                its first use, which takes "torch" no time and any other some seconds.
+
+        Raises:
+            RuntimeUnavailable: there is no such runtime, or it is not installed.
+        """
+        return cls(load_bundle(Path(folder)), runtime)
 
     def predict(
         self,
