@@ -85,7 +85,7 @@ def to_openvino(network: nn.Module, example: Tensor) -> Any:
     ov = openvino()
     with tracing():
         # `convert_model` would trace by itself, and check its trace by running it twice more.
-        traced = torch.jit.trace(network, example, check_trace=False)
+        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
         return ov.convert_model(traced, input=[ov.PartialShape([-1, *example.shape[1:]])])
 
 
