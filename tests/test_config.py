@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulmofuse.config import StudyConfig, dump_config, load_config, parse_config
+from pulmofuse.config import StudyConfig, ThresholdTarget, dump_config, load_config, parse_config
 from pulmofuse.errors import ConfigError
 from pulmofuse.schema import Label, Modality
 
@@ -76,6 +76,12 @@ class TestValue:
         [
             ("seed: -1", 6, "seed: should be greater than or equal to 0 (given: -1)"),
             ("seed: 1.5", 6, "seed: should be a valid integer"),
+            ("evaluation: {calibration: isotonic}", 6, "set conformal to null"),
+            ("evaluation: {threshold: best}", 6, "evaluation.threshold: should be argmax"),
+            ("evaluation: {threshold: {sensitivity: 95}}", 6, "numbers between 0 and 1"),
+            ("evaluation: {threshold: {sensitivity: .9, specificity: .9}}", 6, "a mapping of"),
+            ("evaluation: {threshold: {confidence: .9}}", 6, "a mapping of sensitivity or"),
+            ("evaluation: {threshold: {sensitivty: .9}}", 6, "a mapping of sensitivity or"),
             ("seed: often", 6, "(given: 'often')"),
             ("ct:", 6, "ct: should hold keys and values; leave it out to take the defaults"),
             ("ct: {preprocessing: {size: 16}}", 6, "ct.preprocessing.size: "),
@@ -87,8 +93,13 @@ class TestValue:
             ("fusion: {rules: mean}", 6, "fusion.rules: should be a list (given: 'mean')"),
             ("fusion:\n  rules:\n    - mean\n    - max\n", 9, "fusion.rules.1: "),
             ("fusion: {rules: [mean, mean]}", 6, "a rule is named twice"),
+            ("fusion: {feature: {methods: []}}", 6, "fusion.feature.methods: has too few"),
+            ("fusion: {feature: {methods: [bilinear, bilinear]}}", 6, "a method is named twice"),
+            ("fusion: {feature: {methods: [zero_filled]}}", 6, "fusion.feature.methods.0: "),
             ("fusion: {dependence_weight: 1.01}", 6, "fusion.dependence_weight: "),
-            ("evaluation: {threshold: 0.5}", 6, "'argmax' or 'youden' (given: 0.5)"),
+            ("fusion: {dependence_rho: 1.01}", 6, "fusion.dependence_rho: "),
+            ("fusion: {dependence_rho: 0.3, dependence_weight: 0.5}", 6, "not both"),
+            ("evaluation: {threshold: 0.5}", 6, "evaluation.threshold: should be argmax, youden,"),
             ("cough: {preprocessing: {f_max_hz: 9000}}", 6, "f_max_hz <= sample_rate_hz / 2"),
             (
                 "cough: {preprocessing: {bandwidth_hz: 3400}}",
@@ -152,6 +163,9 @@ class TestValue:
                 "target.mapping.flu: should be 'normal', ",
             ),
             ("target:\n  mapping:\n    normal: well", 6, "mapping names well"),
+            ("target:\n  mapping:\n    normal: [well]", 6, "mapping names well"),
+            ("target:\n  mapping:\n    normal: [covid19, not_covid19]", 6, "which says nothing"),
+            ("target:\n  mapping:\n    normal: []", 6, "which says nothing"),
         ],
     )
     def test_out_of_range(self, text: str, line: int, expected: str) -> None:
@@ -430,3 +444,9 @@ def test_a_part_given_in_part_keeps_the_other_defaults_of_its_place(
     for name in place.split("."):
         value = getattr(value, name)
     assert value == kept
+
+
+def test_an_operating_point_may_be_a_promise() -> None:
+    config = parse_config(MINIMAL + "evaluation: {threshold: {sensitivity: 0.95}}")
+    assert config.evaluation.threshold == ThresholdTarget(sensitivity=0.95)
+    assert parse_config(dump_config(config)) == config

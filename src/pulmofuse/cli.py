@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
@@ -16,11 +17,13 @@ import typer
 from pulmofuse import __version__
 from pulmofuse.cli_data import DataRoot, audit, data_app
 from pulmofuse.cli_models import Overrides, export, power, pretrain
+from pulmofuse.cli_service import keys_app, serve
 from pulmofuse.console import Display, figure, print_comparison, print_crossval, print_table
 from pulmofuse.errors import PulmofuseError
 
 if TYPE_CHECKING:
     from pulmofuse.config import StudyConfig
+    from pulmofuse.inference import Prediction
 
 #: Exit code of an error that the user can act on (also typer's code for wrong usage).
 EXIT_USER_ERROR = 2
@@ -36,6 +39,8 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command()(audit)
 app.command()(pretrain)
+app.command()(serve)
+app.add_typer(keys_app, name="keys")
 app.command()(power)
 app.command()(export)
 
@@ -227,14 +232,25 @@ def predict(
     cxr: Annotated[Path | None, typer.Option(help="Frontal chest X-ray.", metavar="FILE")] = None,
     cough: Annotated[Path | None, typer.Option(help="Cough recording.", metavar="FILE")] = None,
     method: Annotated[str, typer.Option(help="How several files are joined.")] = "log_odds",
+    prevalence: Annotated[
+        float | None,
+        typer.Option(help="Share of the positive class where this is used, e.g. 0.02."),
+    ] = None,
+    gate: Annotated[
+        str, typer.Option(help="Files the models were not made for: refuse, warn or off.")
+    ] = "refuse",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Predict from one file of each modality at hand."""
-    from pulmofuse.inference import Predictor
+    from pulmofuse.inference import GATE_MODES, Predictor
 
+    modes = {name: name for name in GATE_MODES}
+    if gate not in modes:
+        raise typer.BadParameter("give refuse, warn or off", param_hint="--gate")
     # One file is read sooner by torch than a network is made ready for anything else.
-    predictor = Predictor.load(bundle, runtime="torch")
-    result = predictor.predict(ct=ct, cxr=cxr, cough=cough, method=method)
+    result = Predictor.load(bundle, runtime="torch").predict(
+        ct=ct, cxr=cxr, cough=cough, method=method, prevalence=prevalence, gate=modes[gate]
+    )
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=2))
         return
@@ -252,9 +268,23 @@ def predict(
         table.add_row(Text(name), *singles, f"{p:.3f}")
     console = Console()
     console.print(table)
+    for line in _about(result):
+        console.print(Text(line))
+    for remark in result.quality:
+        line = f" {remark['modality']} {remark['text']}. {remark['remedy']}."
+        console.print(Text.assemble(("quality:", "yellow"), line))
     for warning in result.warnings:
         console.print(Text.assemble(("note:", "yellow"), f" {warning}"))
     console.print("[bold]Research use only, not a medical device.[/bold]")
+
+
+def _about(result: Prediction) -> Iterator[str]:
+    """What to know of a prediction beside its probabilities."""
+    if result.prevalence is not None:
+        yield f"for a prevalence of {result.prevalence:.3g}"
+    if result.prediction_set is not None and result.coverage is not None:
+        named = ", ".join(result.prediction_set) or "none: unlike the usual patients of any class"
+        yield f"prediction set at {result.coverage:.0%} coverage: {named}"
 
 
 def _load(

@@ -53,6 +53,10 @@ class BundleError(PulmofuseError):
     """A model bundle is incomplete, damaged or of another version."""
 
 
+class InputRefused(PulmofuseError):
+    """A file can be read, and is not what the model was made for."""
+
+
 class RuntimeUnavailable(PulmofuseError):
     """A runtime is unknown, not installed, or cannot take a model."""
 
@@ -63,6 +67,10 @@ class LeakageFound(PulmofuseError):
 
 class StudyError(PulmofuseError):
     """A study cannot go on: too few patients, one class only, a locked output folder."""
+
+
+class ServiceError(PulmofuseError):
+    """The service cannot start, or its database or its keys are not as they must be."""
 
 
 def _one_line(text: str) -> str:

@@ -9,6 +9,7 @@ study that was killed goes on where it was.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,15 @@ import pandas as pd
 import pulmofuse
 from pulmofuse.config import StudyConfig, dump_config
 from pulmofuse.curation import split_hash, stop_on_leaks
-from pulmofuse.evaluation import comparison_table, evaluate, fusion_gain
+from pulmofuse.evaluation import (
+    Conformal,
+    comparison_table,
+    comparisons,
+    decision_curves,
+    evaluate,
+    fusion_gain,
+    prevalence_table,
+)
 from pulmofuse.evaluation.matching import CONFOUNDERS
 from pulmofuse.files import (
     read_json,
@@ -38,7 +47,9 @@ from pulmofuse.inference import (
 )
 from pulmofuse.pipeline import (
     AUDIT_FILES,
+    CALIBRATION_FILES,
     FINDINGS_FILES,
+    FUSION_CONTROL_FILES,
     POWER_FILE,
     Cohort,
     PatientScores,
@@ -52,15 +63,20 @@ from pulmofuse.pipeline import (
     decide,
     decision_predictions,
     describe_cohort,
+    describe_rows,
     feature_predictions,
     fit_decision_fusion,
     fit_feature_fusion,
+    fit_gates,
+    fit_prediction_sets,
     fusion_patients,
+    fusion_source,
     locked,
     operating_points,
     prepare_cohort,
     pretraining_checks,
     record_predictions,
+    record_truth,
     require_records,
     rows_hash,
     run_controls,
@@ -68,22 +84,37 @@ from pulmofuse.pipeline import (
     seen_in_pretraining,
     split_cohort,
     study_power,
+    subset_partitions,
     table_hash,
     train_unimodal,
     training_inputs,
+    training_patients,
     versions,
     weights_key,
+    with_stacking,
     without_leaks,
     write_audit,
+    write_calibration,
     write_examples,
     write_explanations,
     write_findings,
     write_fingerprints,
+    write_fusion_controls,
+    write_views,
 )
 from pulmofuse.report import write_report
 from pulmofuse.schema import MANIFEST_COLUMNS, Modality, Split, write_manifest
 from pulmofuse.sources.synthetic import read_truth
-from pulmofuse.training import BEST
+from pulmofuse.training import BEST, FeatureSource
+
+#: What the evaluation writes, besides what calibration has of its own.
+EVALUATION_FILES = (
+    "metrics.json",
+    "comparison.csv",
+    "comparisons.csv",
+    "decision_curves.csv",
+    "prevalence.csv",
+)
 
 
 @dataclass(eq=False)
@@ -99,10 +130,13 @@ class _Run:
     keys: dict[Modality, str] = field(default_factory=dict)
     parts: dict[Modality, Unimodal] = field(default_factory=dict)
     scores: dict[Modality, Scores] = field(default_factory=dict)
+    patients: PatientScores | None = None
     decision: DecisionFusion | None = None
-    feature: FeatureFusion | None = None
+    stacking: str = ""
+    feature: dict[str, FeatureFusion] = field(default_factory=dict)
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
     thresholds: dict[str, float] = field(default_factory=dict)
+    conformal: Conformal | None = None
 
 
 def run_study(
@@ -140,6 +174,7 @@ def run_study(
         _power(run)
         _findings(run, cohort)
         _control(run, cohort)
+        _control_fusion(run, cohort)
         _illustrate(run, cohort)
         _bundle(run, cohort)
         return _report(run, cohort)
@@ -251,7 +286,11 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
 
     outputs = [scores / f"{modality.value}.parquet", scores / f"{modality.value}.npy"]
     title = f"Score the {modality.value} records"
-    run.steps.run(f"score-{modality.value}", title, [key], outputs, score)
+    within = trained[0].within
+    inputs = [key, config.evaluation.calibration_kinds]
+    if within is not None:
+        inputs.append(within.tolist())
+    run.steps.run(f"score-{modality.value}", title, inputs, outputs, score)
     run.scores[modality] = Scores.load(scores, modality.value)
 
 
@@ -263,48 +302,91 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
     ]
     columns = ["record_id", "patient_id", "modality", "split", "y_true"]
     table = fusion_patients(cohort.records[columns], config.fusion.patients, classes, config.seed)
-    patients = PatientScores(table, run.scores, classes)
-    run.decision = fit_decision_fusion(patients, config, cohort)
+    truth = record_truth(cohort.records, classes)
+    run.patients = patients = PatientScores(table, run.scores, classes, truth)
+    run.reporter.step("Fit the decision rules")
+    run.decision, run.stacking = with_stacking(
+        fit_decision_fusion(patients, config, cohort, run.parts),
+        patients,
+        run.scores,
+        cohort.records[columns],
+        config,
+    )
+    run.reporter.finish(run.stacking)
     tables += decision_predictions(patients, run.decision, config.fusion.rules)
-    settings = config.fusion.feature
-    if settings is not None and len(run.parts) > 1:
-        folder = run.out / "checkpoints" / "fusion"
-        trained: list[FeatureFusion] = []
-
-        def train() -> str:
-            fusion, note = fit_feature_fusion(
-                patients, run.parts, cohort, config, settings, folder, run.reporter.update
-            )
-            trained.append(fusion)
-            return note
-
-        run.steps.run(
-            "train-fusion",
-            "Train the feature-level fusion",
-            [
-                pulmofuse.__version__,
-                run.keys,
-                config.fusion.patients,
-                settings.model_dump(mode="json"),
-                rows_hash(cohort.records, [*columns, "sha256"]),
-            ],
-            [],
-            train,
-            workspace=folder,
-        )
-        if not trained:
-            train()
-        run.feature = trained[0]
-        tables += feature_predictions(patients, run.feature)
+    _fuse_features(run, cohort, patients, columns)
+    tables += feature_predictions(patients, run.feature)
     joined = pd.concat(tables, ignore_index=True)
     positive = config.target.positive
     run.thresholds = operating_points(joined, classes, positive, config.evaluation.threshold)
-    run.predictions = decide(joined, classes, positive, run.thresholds)
+    partitions = subset_partitions(run.parts, classes)
+    run.predictions = decide(joined, classes, positive, run.thresholds, partitions)
+    if config.evaluation.conformal is not None:
+        coverage = config.evaluation.conformal.coverage
+        run.conformal = fit_prediction_sets(run.predictions, classes, coverage)
     write_parquet(run.out / "predictions.parquet", run.predictions)
 
 
+def _fuse_features(run: _Run, cohort: Cohort, patients: PatientScores, columns: list[str]) -> None:
+    """Train every feature-level fusion; writes fusion_rows.csv, what they are trained on."""
+    config, settings, out = run.config, run.config.fusion.feature, run.out
+    if settings is None or len(run.parts) < 2:
+        (out / "fusion_rows.csv").unlink(missing_ok=True)
+        return
+    folder = out / "checkpoints" / "fusion"
+    rows = training_patients(patients.patients, cohort.records[columns])
+    write_csv(out / "fusion_rows.csv", describe_rows(rows, patients.modalities, config))
+    seen = [pulmofuse.__version__, rows_hash(cohort.records, [*columns, "sha256"]), run.keys]
+    for modality, part in run.parts.items():
+        path = folder / "views" / f"{modality.value}.safetensors"
+        run.steps.run(
+            f"views-{modality.value}",
+            f"Augmented views of the {modality.value} records",
+            [*seen[:2], run.keys[modality], settings.views],
+            [path],
+            lambda path=path, part=part: write_views(  # type: ignore[misc]
+                path, part, cohort, settings.views, config.seed, run.reporter.update
+            ),
+        )
+
+    @cache
+    def source() -> FeatureSource:
+        return fusion_source(rows, run.scores, folder / "views", cohort, config)
+
+    for method in settings.methods:
+
+        def train(method: str = method) -> str:
+            run.feature[method], note = fit_feature_fusion(
+                method,
+                patients,
+                source,
+                run.parts,
+                config,
+                settings,
+                folder / method,
+                run.reporter.update,
+            )
+            return note
+
+        run.steps.run(
+            f"train-fusion-{method}",
+            f"Train the fusion by {method.replace('_', ' ')}",
+            [
+                *seen,
+                method,
+                config.fusion.patients,
+                settings.model_dump(mode="json", exclude={"methods"}),
+            ],
+            [],
+            train,
+            workspace=folder / method,
+        )
+        if method not in run.feature:
+            train()  # done before: the finished checkpoint is only loaded
+
+
 def _evaluate(run: _Run) -> None:
-    """Compute every figure; writes metrics.json and comparison.csv. This opens the test set."""
+    """Compute every figure; writes metrics.json and tables. This opens the test set."""
     config, out = run.config, run.out
     classes, positive = config.target.classes, config.target.positive
 
@@ -313,6 +395,11 @@ def _evaluate(run: _Run) -> None:
         rows = evaluate(*arguments)
         write_json(out / "metrics.json", rows + fusion_gain(*arguments))
         write_csv(out / "comparison.csv", comparison_table(rows))
+        write_csv(out / "comparisons.csv", comparisons(*arguments))
+        write_csv(out / "decision_curves.csv", decision_curves(*arguments))
+        write_csv(out / "prevalence.csv", prevalence_table(*arguments))
+        confidence = config.evaluation.confidence
+        write_calibration(out, run.predictions, classes, positive, run.conformal, confidence)
         return f"{len(rows):,} figures"
 
     inputs = [
@@ -322,7 +409,8 @@ def _evaluate(run: _Run) -> None:
         config.seed,
         cells_key(run.predictions),
     ]
-    outputs = [out / "metrics.json", out / "comparison.csv"]
+    tables = CALIBRATION_FILES if run.conformal is not None else CALIBRATION_FILES[:2]
+    outputs = [out / name for name in (*EVALUATION_FILES, *tables)]
     run.steps.run("evaluate", "Evaluate on the test patients", inputs, outputs, work)
 
 
@@ -404,6 +492,35 @@ def _control(run: _Run, cohort: Cohort) -> None:
     run.steps.run("controls", "Negative controls", inputs, [out / "controls.csv"], work)
 
 
+def _control_fusion(run: _Run, cohort: Cohort) -> None:
+    """Try the fusion on noise, other pairings, acquisition alone; writes `FUSION_CONTROL_FILES`."""
+    config, patients, decision = run.config, run.patients, run.decision
+    assert patients is not None and decision is not None  # noqa: S101, PT018  # `_fuse` set them
+    outputs = [run.out / name for name in FUSION_CONTROL_FILES]
+    # They hold every patient to one class, which a label that stands for a set does not name.
+    unasked = not config.evaluation.fusion_controls or config.target.has_sets
+    if unasked or len(run.parts) < 2:
+        for path in outputs:
+            path.unlink(missing_ok=True)
+        return
+    inputs = [
+        pulmofuse.__version__,
+        config.seed,
+        config.target.model_dump(mode="json"),
+        config.fusion.model_dump(mode="json"),
+        config.evaluation.model_dump(mode="json"),
+        rows_hash(cohort.records, ["record_id", "patient_id", "split", "y_true", "traits"]),
+        cells_key(run.predictions),
+    ]
+    run.steps.run(
+        "fusion-controls",
+        "Controls on fusion",
+        inputs,
+        outputs,
+        lambda: write_fusion_controls(patients, decision, cohort, run.predictions, config, run.out),
+    )
+
+
 def _illustrate(run: _Run, cohort: Cohort) -> None:
     """Examples and Grad-CAM pictures."""
     config, out = run.config, run.out
@@ -438,6 +555,8 @@ def _bundle(run: _Run, cohort: Cohort) -> None:
         decision=run.decision,
         feature=run.feature,
         thresholds=run.thresholds,
+        conformal=run.conformal,
+        deployment_prevalence=config.evaluation.deployment_prevalence,
         facts={
             "warnings": [
                 {"modality": c["modality"], "text": c["detail"]}
@@ -451,6 +570,7 @@ def _bundle(run: _Run, cohort: Cohort) -> None:
             "training_patients": sorted(seen["patient_id"].dropna().unique()),
             "versions": versions(),
         },
+        gates=fit_gates(cohort, run.scores, config),
     )
     save_bundle(run.out / "bundle", bundle)
     run.reporter.finish(str(run.out / "bundle"))
@@ -472,6 +592,7 @@ def _report(run: _Run, cohort: Cohort) -> Path:
             "seed": config.seed,
             "patients": "simulated" if run.predictions["simulated"].any() else "paired",
             "truth": _truth(run),
+            "stacking": run.stacking,
         },
     )
     path = write_report(out)
@@ -482,7 +603,9 @@ def _report(run: _Run, cohort: Cohort) -> Path:
 def _truth(run: _Run) -> dict[str, float] | None:
     """AUC of each subset that a synthetic cohort's generator says is attainable, or None."""
     target = run.config.target
+    if target.has_sets:
+        return None  # the generator knows no sets
     for source in run.config.sources:
         if source.name == "synthetic":
-            return read_truth(run.data_root / source.root, target.mapping, target.positive)
+            return read_truth(run.data_root / source.root, target.truth, target.positive)
     return None

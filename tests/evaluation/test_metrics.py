@@ -15,7 +15,7 @@ from pulmofuse.evaluation import METRICS, confusion
 
 @st.composite
 def outcomes(draw: st.DrawFn, k: int):
-    """(y, p, predicted, integer weights) with at least one row per class and coarse scores."""
+    """(y, p, predicted, weights) with at least one row per class and coarse scores."""
     n = draw(st.integers(k, 40))
     seed = draw(st.integers(0, 2**31))
     rng = np.random.default_rng(seed)
@@ -27,7 +27,25 @@ def outcomes(draw: st.DrawFn, k: int):
     p[:, -1] = 1 - p[:, :-1].sum(axis=1)
     weights = rng.integers(0, 4, size=n).astype(float)
     weights[:k] += 1
+    if draw(st.booleans()):
+        weights *= rng.uniform(0.1, 3.0, size=n)
     return y, p, p.argmax(axis=1), weights
+
+
+def _naive_ece(probability, outcome, weight) -> float:
+    """Rows one by one; those of equal probability go to the bin in which their middle lies."""
+    weight = np.ones(len(probability)) if weight is None else weight
+    total, before, gaps = weight.sum(), 0.0, [0.0] * 10
+    for value in sorted(set(probability)):
+        mass = 0.0
+        for i in range(len(probability)):
+            mass += weight[i] * (probability[i] == value)
+        place = min(int((before + mass / 2) * 10 // total), 9)
+        for i in range(len(probability)):
+            if probability[i] == value:
+                gaps[place] += weight[i] * (float(outcome[i]) - value)
+        before += mass
+    return sum(abs(gap) for gap in gaps) / total
 
 
 def _reference_binary(name: str, y, p, predicted, weight):
@@ -41,6 +59,7 @@ def _reference_binary(name: str, y, p, predicted, weight):
         "roc_auc": lambda: sk.roc_auc_score(y, p[:, 1], **rest),
         "average_precision": lambda: sk.average_precision_score(y, p[:, 1], **rest),
         "brier": lambda: sk.brier_score_loss(y, p[:, 1], **rest),
+        "ece": lambda: _naive_ece(p[:, 1], y == 1, weight),
     }[name]()
 
 
@@ -62,6 +81,7 @@ def _reference_macro(name: str, y, p, predicted, weight):
         ),
         "average_precision": lambda: sk.average_precision_score(onehot, p, average="macro", **rest),
         "brier": lambda: np.average(((p - onehot) ** 2).sum(axis=1), weights=weight),
+        "ece": lambda: _naive_ece(p.max(axis=1), p.argmax(axis=1) == y, weight),
     }[name]()
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pulmofuse.config import ThresholdTarget
 from pulmofuse.inference import DecisionFusion, Scores
 from pulmofuse.pipeline import PatientScores, decide, fusion_patients, operating_points
 from pulmofuse.pipeline.predictions import decision_predictions, subsets
@@ -150,3 +151,10 @@ def test_thresholds_come_from_validation_and_decide_every_split() -> None:
     decided = decide(table, CLASSES, "yes", thresholds)
     assert decided["y_pred"].tolist() == ["no", "yes", "yes", "yes", "no", "yes"]
     assert operating_points(table, CLASSES, "yes", "argmax") == {"ct|unimodal": 0.5}
+    half = ThresholdTarget(sensitivity=0.5)
+    assert operating_points(table, CLASSES, "yes", half) == {"ct|unimodal": pytest.approx(0.15)}
+    sure = ThresholdTarget(specificity=0.9, confidence=0.9)
+    assert operating_points(table, CLASSES, "yes", sure)["ct|unimodal"] > 1
+    bagged = operating_points(table, CLASSES, "yes", "youden_bagged")
+    assert bagged == operating_points(table, CLASSES, "yes", "youden_bagged")
+    assert 0.1 < bagged["ct|unimodal"] < 0.3

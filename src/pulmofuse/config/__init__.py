@@ -28,9 +28,11 @@ from pulmofuse.config.preprocessing import (
 )
 from pulmofuse.config.pretrain import PretrainConfig
 from pulmofuse.config.study import (
+    ConformalConfig,
     EvaluationConfig,
     FusionConfig,
     StudyConfig,
+    ThresholdTarget,
     dump_config,
     load_config,
     parse_config,
@@ -39,6 +41,7 @@ from pulmofuse.config.study import (
 __all__ = [
     "AuditConfig",
     "CleaningConfig",
+    "ConformalConfig",
     "CoughAugmentation",
     "CoughConfig",
     "CoughModelConfig",
@@ -60,6 +63,7 @@ __all__ = [
     "StudyConfig",
     "Target",
     "TestTimeViews",
+    "ThresholdTarget",
     "TrainingConfig",
     "dump_config",
     "load_config",

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pulmofuse.config.base import Node, Seed, Text
 from pulmofuse.config.data import AuditConfig, CleaningConfig, SourceConfig, SplitConfig, Target
@@ -28,16 +28,25 @@ class FusionConfig(Node):
 
     `patients`: "paired" joins the records of one patient; "simulated" joins records of one class
     and split (and says so on every row); "auto" takes true pairs where the data have them.
+    `stacking` learns the modalities' weights from true pairs in validation: "auto" where there are
+    enough, "paired" stops where there are not, "simulated" then takes simulated patients (and the
+    method's name says so), "none" leaves it out.
     `dependence_weight` is w of the log-odds rule: 1 is independence given the class.
+    `dependence_rho` assumes that correlation between any two modalities given the class instead,
+    and lets w follow from it for each number of modalities (`fusion.discount`).
     """
 
     patients: Literal["auto", "paired", "simulated"] = "auto"
-    rules: tuple[Literal["mean", "weighted_mean", "log_odds"], ...] = (
+    rules: tuple[Literal["mean", "weighted_mean", "product", "vote", "log_odds"], ...] = (
         "mean",
         "weighted_mean",
+        "product",
+        "vote",
         "log_odds",
     )
+    stacking: Literal["auto", "paired", "simulated", "none"] = "auto"
     dependence_weight: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    dependence_rho: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     feature: FusionTraining | None = FusionTraining()
 
     @model_validator(mode="after")
@@ -45,6 +54,32 @@ class FusionConfig(Node):
         if len(set(self.rules)) != len(self.rules):
             raise ValueError("a rule is named twice in rules")
         return self
+
+    @model_validator(mode="after")
+    def _one_assumption(self) -> FusionConfig:
+        if self.dependence_rho is not None and self.dependence_weight != 1.0:
+            raise ValueError("give dependence_weight or dependence_rho, not both")
+        return self
+
+
+OpenFraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class ThresholdTarget(Node):
+    """An operating point that promises a sensitivity or a specificity on new patients.
+
+    On average over validation sets, or with `confidence` for this share of them.
+    """
+
+    sensitivity: OpenFraction | None = None
+    specificity: OpenFraction | None = None
+    confidence: OpenFraction | None = None
+
+
+class ConformalConfig(Node):
+    """Prediction sets. `coverage`: share of each class's patients whose set holds their class."""
+
+    coverage: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.9
 
 
 class EvaluationConfig(Node):
@@ -56,10 +91,57 @@ class EvaluationConfig(Node):
 
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
-    threshold: Literal["argmax", "youden"] = "youden"
+    calibration: Literal["temperature", "vector", "isotonic", "beta", "auto"] = "vector"
+    threshold: Literal["argmax", "youden", "youden_bagged"] | ThresholdTarget = "youden_bagged"
+    deployment_prevalence: OpenFraction | None = None
+    conformal: ConformalConfig | None = ConformalConfig()
     explain_examples: Annotated[int, Field(ge=0, le=24)] = 6
     controls: bool = True
     power_frame: Text | None = None
+    fusion_controls: bool = True
+    prevalences: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = (0.02, 0.10, 0.30)
+
+    @property
+    def calibration_kinds(self) -> str | tuple[str, ...]:
+        """The kind of calibration, or those to choose from, the simplest first."""
+        if self.calibration != "auto":
+            return self.calibration
+        smooth = ("temperature", "vector", "beta")
+        return (*smooth, "isotonic") if self.conformal is None else smooth
+
+    @model_validator(mode="after")
+    def _sets_keep_their_promise(self) -> EvaluationConfig:
+        """An isotonic map fits its own rows too well for sets that are cut on the same rows."""
+        if self.calibration == "isotonic" and self.conformal is not None:
+            raise ValueError(
+                "an isotonic map costs prediction sets up to 4 points of their coverage;"
+                " set conformal to null, or calibration to beta"
+            )
+        return self
+
+    @field_validator("threshold", mode="before")
+    @classmethod
+    def _threshold_is_a_choice_or_one_target(cls, given: Any) -> Any:
+        """Say in one sentence what would do; the errors of a union speak of each alternative."""
+        if isinstance(given, dict):
+            targets = [key for key in ("sensitivity", "specificity") if given.get(key) is not None]
+            right = len(targets) == 1 and set(given) <= set(ThresholdTarget.model_fields)
+            right = right and all(v is None or _is_open_fraction(v) for v in given.values())
+        else:
+            right = isinstance(given, ThresholdTarget) or given in _THRESHOLDS
+        if not right:
+            raise ValueError(
+                f"should be {', '.join(_THRESHOLDS)}, or a mapping of sensitivity or specificity"
+                " (and confidence, if wanted) to numbers between 0 and 1"
+            )
+        return given
+
+
+_THRESHOLDS = ("argmax", "youden", "youden_bagged")
+
+
+def _is_open_fraction(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1
 
 
 class StudyConfig(Node):

@@ -1,11 +1,10 @@
-"""Bootstrap by patient, also where a row belongs to several patients at once.
+"""Bootstrap weights by patient for percentile intervals.
 
-Records of one patient are alike, so patients are drawn, never records. A simulated patient is made
-of a CT patient, an X-ray patient and a cough patient, and each of them recurs in several rows: the
-rows are then dependent along crossed factors. The pigeonhole bootstrap draws each factor by itself
-and weighs a row by the product of its factors' counts (Owen 2007, "The pigeonhole bootstrap";
-Owen & Eckles 2012, "Bootstrapping data arrays of arbitrary order"). No bootstrap of crossed data
-is exact; this one errs on the side of intervals that are a little too wide.
+Records of one patient are alike, so patients are drawn, never records. Several crossed factors give
+the pigeonhole bootstrap (Owen 2007, "The pigeonhole bootstrap"): each is drawn by itself and a row
+weighs the product of its factors' counts. For simulated patients that makes intervals about twice
+too wide (docs/decisions/0014); `evaluation.resampling` is used for them, and this is what
+benchmarks/interval_coverage.py compares it with.
 """
 
 from __future__ import annotations

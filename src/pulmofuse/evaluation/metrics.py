@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pulmofuse.evaluation.reliability import ece
 from pulmofuse.statistics import FloatArray, divide, tie_groups, weighted_auc
 
 IntArray = NDArray[np.integer]
@@ -159,6 +160,7 @@ METRICS: dict[str, Metric] = {
     "roc_auc": roc_auc,
     "average_precision": average_precision,
     "brier": brier,
+    "ece": ece,
 }
 
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from pulmofuse.evaluation.comparison import AUC_DIFFERENCE, UNIMODAL, Row
+from pulmofuse.evaluation.comparison import AUC_DIFFERENCE
 from pulmofuse.evaluation.power import (
     DifferenceVariance,
     difference_variance,
     pairs_needed,
     smallest_gain,
 )
+from pulmofuse.evaluation.tables import UNIMODAL, Row
 from pulmofuse.schema import SUBSET_JOIN, Split
 from pulmofuse.statistics import ALPHA, POWER, weighted_auc
 

@@ -72,21 +72,11 @@ def grad_cam(model: Classifier, batch: Tensor, class_index: int) -> np.ndarray:
 
 def _gradient(model: Classifier, batch: Tensor, class_index: int) -> tuple[Tensor, Tensor]:
     """Gradient of the class's logit by the feature map, and the feature map, (1, c, h, w) each."""
-    model.eval()
-    kept: list[Tensor] = []
-    original = model.feature_map
-
-    def watched(x: Tensor) -> Tensor:
-        feature_map = original(x).detach().requires_grad_()
-        kept.append(feature_map)
-        return feature_map
-
-    # `features` pools whatever `feature_map` returns, so the watched one sees the real path.
-    model.feature_map = watched  # type: ignore[method-assign]
-    try:
-        with torch.enable_grad():
-            logit = model.classify(model.features(batch))[0, class_index]
-            (gradient,) = torch.autograd.grad(logit, kept[0])
-    finally:
-        del model.feature_map
-    return gradient, kept[0].detach()
+    # Not through `features`: it averages over test-time views, and a map shows the plain one.
+    with torch.no_grad():
+        feature_map = model.eval().feature_map(batch)
+    with torch.enable_grad():
+        watched = feature_map.detach().clone().requires_grad_()
+        logit = model.classify(model.pool(watched))[0, class_index]
+        (gradient,) = torch.autograd.grad(logit, watched)
+    return gradient, watched.detach()

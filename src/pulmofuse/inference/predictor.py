@@ -6,25 +6,29 @@ predictor.predict(ct="slice.png", cough="cough.wav").probabilities
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
-from pulmofuse.errors import BundleError
-from pulmofuse.inference.bundle import Bundle, load_bundle
+from pulmofuse.errors import BundleError, InputRefused
+from pulmofuse.evaluation import conformal_sets, reweight, with_prevalence
+from pulmofuse.fusion import RULES
+from pulmofuse.inference.bundle import Bundle, load_bundle, subset_partition
+from pulmofuse.inference.gate import GATE_MODES, Gate, GateMode, GateRemark
 from pulmofuse.inference.run_models import RunModels
 from pulmofuse.inference.scoring import findings_probabilities
-from pulmofuse.preprocessing import prepare
+from pulmofuse.labelsets import members
+from pulmofuse.preprocessing import Prepared, prepare
 from pulmofuse.schema import Modality, subset_name
 from pulmofuse.training import Inferred, infer_records
 
 #: The decision rule that needs no pairs and gives a calibrated posterior for any subset.
 DEFAULT_METHOD = "log_odds"
-
-FEATURE_METHOD = "gated_attention"
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class Prediction:
         subset: modalities that were given, e.g. "ct+cough".
         method: how they were joined; "unimodal" for one.
         probabilities: class -> probability, summing to 1.
-        predicted: the class at the study's operating point.
+        predicted: the class at the study's operating point; "a|b" where the given modalities
+            cannot tell a from b, and one of the two it is.
         threshold: operating point on the positive class; None where the largest p decides.
         by_modality: the same probabilities for each modality by itself.
         evidence: modality -> log-likelihood ratio for the positive (or predicted) class that the
@@ -46,6 +51,14 @@ class Prediction:
         research_use_only: always true.
         attention: modality -> weight of each slice or window that the model was shown, in order
             and summing to 1; only modalities whose model has attention.
+        prediction_set: classes that the patient may have, a set that holds the true one for the
+            share `coverage` of the patients of each class. It may be empty (unlike the usual
+            patients of every class); None where the study made no sets.
+        coverage: what the set promises; None without one.
+        prevalence: share of the positive class that the probabilities and the threshold are given
+            for; None for that of the study.
+        quality: what the input gate says of the files that were given, each a `GateRemark` as a
+            dictionary; empty where the gate was off.
     """
 
     subset: str
@@ -59,6 +72,10 @@ class Prediction:
     findings: dict[str, float] = field(default_factory=dict)
     research_use_only: bool = True
     attention: dict[str, list[float]] = field(default_factory=dict)
+    prediction_set: tuple[str, ...] | None = None
+    coverage: float | None = None
+    prevalence: float | None = None
+    quality: tuple[dict[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON value."""
@@ -70,6 +87,7 @@ class Predictor:
 
     def __init__(self, bundle: Bundle, runtime: str = "auto") -> None:
         self.bundle = bundle
+        self._gate = Gate(bundle.gates)
         self._models = RunModels(bundle, runtime)
 
     @classmethod
@@ -93,6 +111,8 @@ class Predictor:
         cxr: Path | str | bytes | None = None,
         cough: Path | str | bytes | None = None,
         method: str = DEFAULT_METHOD,
+        prevalence: float | None = None,
+        gate: GateMode = "refuse",
     ) -> Prediction:
         """Predict from one file (path or content) of each modality at hand.
 
@@ -100,31 +120,117 @@ class Predictor:
             ct: a CT slice or volume (PNG, JPEG, DICOM, NIfTI).
             cxr: a frontal chest X-ray (PNG, JPEG, DICOM).
             cough: a cough recording (WAV, FLAC, OGG, MP3).
-            method: "log_odds", "mean", "weighted_mean" or "gated_attention".
+            method: a rule of `fusion.RULES`, or what the bundle has beside: its stacking
+                ("stacking", "stacking_simulated") and its feature-level fusions.
+            prevalence: share of the positive class where the prediction is used, in (0, 1); the
+                bundle's `deployment_prevalence`, else the share in the study, if not given.
+                Probabilities and threshold move with it; the call of two classes, the evidence
+                and the prediction set do not.
+            gate: what becomes of a file that the model was not made for: "refuse" it, "warn" in
+                `Prediction.quality`, or "off", do not look.
 
         Raises:
             UnreadableFile: a file cannot be read.
-            BundleError: nothing was given, or the bundle knows no such modality or method.
+            InputRefused: a file is not what the model was made for.
+            BundleError: nothing was given, or the bundle knows no such modality or method, or a
+                prevalence is out of range or of no class.
+            ValueError: there is no such `gate`.
         """
+        if gate not in GATE_MODES:
+            raise ValueError(f"gate {gate!r} is not one of {', '.join(GATE_MODES)}")
         pairs = ((Modality.CT, ct), (Modality.CXR, cxr), (Modality.COUGH, cough))
         given = {modality: source for modality, source in pairs if source is not None}
-        self._check(given, method)
-        seen = {modality: self._score(modality, source) for modality, source in given.items()}
-        p = {m: self.bundle.unimodal[m].calibration.apply(s.p)[0] for m, s in seen.items()}
+        self.check(given, method)
+        ready = {modality: self.prepare(modality, source) for modality, source in given.items()}
+        seen = {m: self.infer(m, [one])[0] for m, one in ready.items()}
+        quality: list[GateRemark] = []
+        for modality, source in given.items() if gate != "off" else ():
+            remarks = self.inspect(modality, ready[modality], seen[modality])
+            if gate == "refuse":
+                _refuse(modality, source, remarks)
+            quality += remarks
+        described = self.conclude(seen, method, prevalence)
+        return replace(described, quality=tuple(remark.to_dict() for remark in quality))
+
+    def inspect(
+        self, modality: Modality, prepared: Prepared, inferred: Inferred
+    ) -> list[GateRemark]:
+        """What the input gate says of one file; severity "refuse" is no input for the model."""
+        return self._gate.check(modality, prepared, inferred.features[0])
+
+    def prepare(
+        self, modality: Modality, source: Path | str | bytes, name: str | None = None
+    ) -> Prepared:
+        """One file as the model of its modality reads it; `name` is what errors call it.
+
+        Raises:
+            UnreadableFile: the file cannot be read.
+        """
+        if isinstance(source, str):
+            source = Path(source)
+        return prepare(source, modality, self.bundle.unimodal[modality].config.preprocessing, name)
+
+    def infer(self, modality: Modality, prepared: Sequence[Prepared]) -> list[Inferred]:
+        """What the model of a modality says of each of several files, in one go."""
+        counts = np.array([len(one.instances) for one in prepared])
+        instances = np.concatenate([one.instances for one in prepared])
+        together = infer_records(
+            self._models[modality], instances, np.arange(len(instances)), counts
+        )
+        ends = np.cumsum(counts)
+        return [
+            Inferred(
+                together.p[i : i + 1],
+                together.features[i : i + 1],
+                None if together.attention is None else together.attention[end - n : end],
+                None if together.log_weight is None else together.log_weight[i : i + 1],
+            )
+            for i, (n, end) in enumerate(zip(counts, ends, strict=True))
+        ]
+
+    def conclude(
+        self,
+        seen: Mapping[Modality, Inferred],
+        method: str = DEFAULT_METHOD,
+        prevalence: float | None = None,
+    ) -> Prediction:
+        """The prediction of one patient from what `infer` gave of each modality at hand.
+
+        Args:
+            seen: of each modality, one file.
+            method: as in `predict`.
+            prevalence: as in `predict`.
+
+        Raises:
+            BundleError: the prevalence is out of range, or of no class.
+        """
+        given = list(seen)
+        p = {m: self.bundle.unimodal[m].calibrated(s.p)[0] for m, s in seen.items()}
         subset = subset_name(given)
         if len(given) == 1:
             method, fused = "unimodal", self._rebased(p)[next(iter(p))]
-        elif method == FEATURE_METHOD:
-            fused = self._fuse_features({m: s.features[0] for m, s in seen.items()}, subset)
+        elif method in self.bundle.feature:
+            features = {m: s.features[0] for m, s in seen.items()}
+            fused = self._fuse_features(features, subset, method)
         else:
             fused = self._fuse_decisions(p, method)
         attention = {
             m.value: s.attention.tolist() for m, s in seen.items() if s.attention is not None
         }
         described = self._describe(subset, method, fused, p, attention)
+        described = self._with_set(described, fused)
+        if prevalence is None:
+            prevalence = self.bundle.deployment_prevalence
+        if prevalence is not None:
+            described = self._carried(described, prevalence)
         return replace(described, findings=self._findings(seen))
 
-    def _check(self, given: dict[Modality, Any], method: str) -> None:
+    def check(self, given: Collection[Modality], method: str) -> None:
+        """Refuse what the bundle cannot do, before a file is read.
+
+        Raises:
+            BundleError: nothing was given, or the bundle knows no such modality or method.
+        """
         known = [m.value for m in self.bundle.unimodal]
         if not given:
             raise BundleError("prediction", "no file was given", f"give one of {', '.join(known)}")
@@ -135,22 +241,17 @@ class Predictor:
                     f"this bundle has no {modality.value} model",
                     f"it reads {', '.join(known)}",
                 )
-        methods = ["log_odds", "mean", "weighted_mean"]
-        if self.bundle.feature is not None:
-            methods.append(FEATURE_METHOD)
-        if method not in methods:
+        if method not in self.methods:
             raise BundleError(
-                f"method {method!r}", "is not in this bundle", f"it knows {', '.join(methods)}"
+                f"method {method!r}", "is not in this bundle", f"it knows {', '.join(self.methods)}"
             )
 
-    def _score(self, modality: Modality, source: Path | str | bytes) -> Inferred:
-        """What the model of a modality says of one file."""
-        if isinstance(source, str):
-            source = Path(source)
-        preprocessing = self.bundle.unimodal[modality].config.preprocessing
-        instances = prepare(source, modality, preprocessing).instances
-        n = len(instances)
-        return infer_records(self._models[modality], instances, np.arange(n), np.array([n]))
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """How several modalities can be joined."""
+        others = (rule for rule in RULES if rule != DEFAULT_METHOD)
+        rules = self.bundle.decision.methods((DEFAULT_METHOD, *others))
+        return (*rules, *self.bundle.feature)
 
     def _stacked(self, p: dict[Modality, np.ndarray]) -> np.ndarray:
         """(1, modalities, classes); an absent modality is uniform, and never read."""
@@ -169,9 +270,10 @@ class Predictor:
         present = np.array([[m in p for m in decision.modalities]])
         return np.asarray(decision.apply(method, self._stacked(p), present)[0])
 
-    def _fuse_features(self, features: dict[Modality, np.ndarray], subset: str) -> np.ndarray:
-        feature = self.bundle.feature
-        assert feature is not None  # noqa: S101  # `_check` refused the method otherwise
+    def _fuse_features(
+        self, features: dict[Modality, np.ndarray], subset: str, method: str
+    ) -> np.ndarray:
+        feature = self.bundle.feature[method]
         inputs = {
             m.value: torch.as_tensor(
                 features.get(m, np.zeros(part.model.feature_dim)), dtype=torch.float32
@@ -183,7 +285,7 @@ class Predictor:
             raw = feature.model.eval()(inputs, present).double().softmax(dim=1).numpy()
         return np.asarray(feature.calibration[subset].apply(raw)[0])
 
-    def _findings(self, seen: dict[Modality, Inferred]) -> dict[str, float]:
+    def _findings(self, seen: Mapping[Modality, Inferred]) -> dict[str, float]:
         """What the models of the given modalities say of findings."""
         found: dict[str, float] = {}
         for modality, inferred in seen.items():
@@ -191,6 +293,66 @@ class Predictor:
             names = tuple(finding.value for finding in model.findings)
             found |= _named(names, findings_probabilities(model, inferred.features)[0])
         return found
+
+    def _with_set(self, described: Prediction, fused: np.ndarray) -> Prediction:
+        """The prediction with its set.
+
+        Sets are cut under the study's prior, as they were fitted: a promise per class holds
+        at any prevalence.
+        """
+        conformal, key = self.bundle.conformal, f"{described.subset}|{described.method}"
+        if conformal is None or key not in conformal.thresholds:
+            return described
+        limits, classes = conformal.thresholds[key], self.bundle.classes
+        inside = conformal_sets([limits[name] for name in classes], fused[None])[0]
+        notes = tuple(
+            f"too few validation patients of {name}: every prediction set holds it"
+            for name in classes
+            if limits[name] is None
+        )
+        return replace(
+            described,
+            prediction_set=tuple(n for n, held in zip(classes, inside, strict=True) if held),
+            coverage=conformal.coverage,
+            warnings=described.warnings + notes,
+        )
+
+    def _carried(self, described: Prediction, prevalence: float) -> Prediction:
+        """The prediction under another prevalence, with the threshold carried along."""
+        classes, positive = self.bundle.classes, self.bundle.positive
+        if positive is None:
+            raise BundleError("prevalence", "this bundle has no positive class", "give none")
+        if not 0 < prevalence < 1:
+            raise BundleError(f"prevalence {prevalence}", "is no share", "give 0.02 for 2 %")
+        i, prior = classes.index(positive), self.bundle.decision.prior
+        there = with_prevalence(prior, i, prevalence)
+
+        def carry(p: dict[str, float]) -> dict[str, float]:
+            return _named(classes, reweight([p[name] for name in classes], prior, there))
+
+        probabilities, threshold = carry(described.probabilities), described.threshold
+        if threshold is not None:
+            # A threshold just above 1 calls nobody positive, there as here.
+            bounded = min(threshold, 1.0)
+            moved = {classes[1 - i]: 1 - bounded, positive: bounded}
+            threshold = carry(moved)[positive] if threshold <= 1 else threshold
+        predicted = described.predicted
+        if threshold is None:
+            predicted = self._most_probable(described.by_modality, list(probabilities.values()))
+        return replace(
+            described,
+            probabilities=probabilities,
+            predicted=predicted,
+            threshold=threshold,
+            by_modality={m: carry(p) for m, p in described.by_modality.items()},
+            prevalence=prevalence,
+        )
+
+    def _most_probable(self, given: Iterable[str], p: ArrayLike) -> str:
+        """The most probable class, or part of the classes that these modalities tell apart."""
+        parts = (self.bundle.unimodal[Modality(m)] for m in given)
+        told_apart = subset_partition(parts, self.bundle.classes)
+        return told_apart.names[int(told_apart.collapse(np.asarray(p)).argmax())]
 
     def _describe(
         self,
@@ -206,8 +368,11 @@ class Predictor:
             i = classes.index(positive)
             predicted = positive if fused[i] >= threshold else classes[1 - i]
         else:
-            predicted = classes[int(fused.argmax())]
-        target = classes.index(positive or predicted)
+            predicted = self._most_probable(p, fused)
+        target = [classes.index(name) for name in members(positive or predicted)]
+        priors = dict(
+            zip(self.bundle.decision.modalities, self.bundle.decision.modality_priors, strict=True)
+        )
         return Prediction(
             subset=subset,
             method=method,
@@ -216,12 +381,7 @@ class Predictor:
             threshold=threshold,
             by_modality={m.value: _named(classes, v) for m, v in self._rebased(p).items()},
             evidence={
-                m.value: _evidence(
-                    values[target],
-                    self.bundle.decision.modality_priors[
-                        self.bundle.decision.modalities.index(m), target
-                    ],
-                )
+                m.value: _evidence(values[target].sum(), priors[m][target].sum())
                 for m, values in p.items()
             },
             warnings=tuple(
@@ -231,6 +391,15 @@ class Predictor:
             ),
             attention=attention,
         )
+
+
+def _refuse(modality: Modality, source: Path | str | bytes, remarks: list[GateRemark]) -> None:
+    """Raise what the gate refuses; the plainest reason has the remedy."""
+    refused = [remark for remark in remarks if remark.severity == "refuse"]
+    if refused:
+        what = "data in memory" if isinstance(source, bytes) else str(source)
+        why = "; ".join(remark.text for remark in refused)
+        raise InputRefused(f"{what} (as {modality.value})", why, refused[0].remedy)
 
 
 def _named(classes: tuple[str, ...], p: np.ndarray) -> dict[str, float]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pulmofuse.errors import PulmofuseError, UnreadableFile
+from pulmofuse.io.bounds import current_bounds
 from pulmofuse.io.kinds import Kind, look
 
 #: Larger files are no single image, volume or cough (a 512 x 512 x 1,000 CT has 0.5 GiB).
@@ -107,12 +108,21 @@ def check_pixels(name: str, height: int, width: int, slices: int = 1) -> None:
     """Refuse declared dimensions that no chest image has, before anything is allocated."""
     if min(height, width, slices) < 1:
         raise UnreadableFile(name, f"declares {slices} x {height} x {width} pixels", COPY_AGAIN)
+    bounds = current_bounds()
     if height * width > MAX_PIXELS or slices * height * width > MAX_VOXELS:
+        why = "which no chest image has"
+    elif bounds and (height * width > bounds.pixels or slices * height * width > bounds.voxels):
+        why = "more than are read here"
+    else:
+        why = ""
+    if why:
         raise UnreadableFile(
             name,
-            f"declares {slices:,} x {height:,} x {width:,} pixels, which no chest image has",
+            f"declares {slices:,} x {height:,} x {width:,} pixels, {why}",
             "its header is damaged, or it must be made smaller first",
         )
+    if bounds is not None and bounds.announce is not None:
+        bounds.announce(slices * height * width)
 
 
 @contextmanager

@@ -49,7 +49,10 @@ def scale_to_unit(
         unit = values.astype(np.float32)
     else:
         span = (high - low) or 1.0
-        unit = ((values.astype(np.float64) - low) / span).astype(np.float32)
+        unit = np.empty(values.shape, np.float32)
+        # Plane by plane: a volume in double precision would need as much memory again, twice.
+        for plane, out in zip(values, unit, strict=True):
+            out[...] = (plane.astype(np.float64) - low) / span
     if padding is not None:
         unit[padding] = 0.0
     return unit

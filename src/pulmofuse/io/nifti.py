@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from pulmofuse.errors import UnreadableFile
+from pulmofuse.io.bounds import current_bounds
 from pulmofuse.io.content import COPY_AGAIN, Content, check_pixels, decoding
 from pulmofuse.io.decoded import Decoded, check_finite, scale_to_unit
 from pulmofuse.io.kinds import gunzip
@@ -72,6 +73,7 @@ def read_nifti(content: Content) -> Decoded:
     check_finite(content.name, volume)
     # Canonical axes run to the right, front and head; rows run to the back, columns to the left.
     pixels = np.ascontiguousarray(volume[::-1, ::-1, :].transpose(2, 1, 0))
+    del data, stored, image, volume  # a large volume needs memory enough without its copies
     hounsfield = float(pixels.min()) < _HOUNSFIELD_MINIMUM
     traits = {
         "channels": 1,
@@ -105,7 +107,9 @@ def _layout(name: str, head: bytes) -> _Layout:
         )
     check_pixels(name, *shape[:2], *shape[2:3])
     n_bytes = max(offset, size + 4) + int(np.prod(shape, dtype=object)) * bits // 8
-    if n_bytes > _MAX_UNPACKED_BYTES:
+    bounds = current_bounds()
+    most = _MAX_UNPACKED_BYTES if bounds is None else 4 * bounds.voxels  # in single precision
+    if n_bytes > min(most, _MAX_UNPACKED_BYTES):
         raise UnreadableFile(
             name, f"NIfTI unpacks to {n_bytes:,} bytes", "store it as 16-bit integers"
         )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import soundfile
 
 from pulmofuse.errors import UnreadableFile
+from pulmofuse.io.bounds import current_bounds
 from pulmofuse.io.content import COPY_AGAIN, Content, decoding, load
 from pulmofuse.io.ffmpeg import DEMUXERS, decode_by_ffmpeg
 from pulmofuse.io.quiet import quiet_stderr
@@ -99,7 +100,7 @@ def read_sound(source: Path | bytes, name: str | None = None) -> Sound:
 def _decode(content: Content) -> tuple[npt.NDArray[np.float32], int, str]:
     """Samples (channels, n) as stored, sample rate in Hz, and codec."""
     if content.kind.format not in _BY_LIBSNDFILE:
-        samples, rate, codec = decode_by_ffmpeg(content, MAX_SAMPLES)
+        samples, rate, codec = decode_by_ffmpeg(content, _max_samples())
         _check_declared(content.name, rate, *samples.shape)
         return samples, rate, codec
     label = content.kind.format.upper()
@@ -110,7 +111,7 @@ def _decode(content: Content) -> tuple[npt.NDArray[np.float32], int, str]:
             stream = soundfile.SoundFile(io.BytesIO(content.data))
         except soundfile.LibsndfileError as error:
             if error.code in _UNSUPPORTED_ENCODINGS and content.kind.format in DEMUXERS:
-                return decode_by_ffmpeg(content, MAX_SAMPLES)
+                return decode_by_ffmpeg(content, _max_samples())
             raise
         with stream:
             rate, subtype, declared = stream.samplerate, stream.subtype, stream.frames
@@ -129,16 +130,24 @@ def _decode(content: Content) -> tuple[npt.NDArray[np.float32], int, str]:
     return np.ascontiguousarray(np.concatenate(blocks).T), int(rate), str(subtype)
 
 
+def _max_samples() -> int:
+    bounds = current_bounds()
+    return MAX_SAMPLES if bounds is None else min(MAX_SAMPLES, bounds.samples)
+
+
 def _check_declared(name: str, rate: int, channels: int, frames: int) -> None:
     """Refuse headers that no recording has."""
     if not _MIN_RATE_HZ <= rate <= _MAX_RATE_HZ:
         raise UnreadableFile(name, f"declares {rate:,} samples per second", COPY_AGAIN)
-    if channels * frames > MAX_SAMPLES:
+    if channels * frames > _max_samples():
         raise UnreadableFile(
             name,
             f"declares {frames:,} frames of {channels} channels, which no cough recording has",
             "cut the recording, or mend its header (write it again with `sox` or `ffmpeg`)",
         )
+    bounds = current_bounds()
+    if bounds is not None and bounds.announce is not None:
+        bounds.announce(channels * frames)
 
 
 def _check(name: str, samples: npt.NDArray[np.float32], rate: int) -> None:

@@ -13,15 +13,31 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pulmofuse.evaluation import youden_threshold
-from pulmofuse.evaluation.comparison import PER_RECORD, UNIMODAL
+from pulmofuse.config import ThresholdTarget
+from pulmofuse.evaluation import (
+    bagged_youden_threshold,
+    sensitivity_threshold,
+    specificity_threshold,
+    youden_threshold,
+)
+from pulmofuse.evaluation.tables import PER_RECORD, UNIMODAL
 from pulmofuse.fusion import paired_patients, simulated_patients
-from pulmofuse.inference import FEATURE_METHOD, DecisionFusion, FeatureFusion, Scores
+from pulmofuse.inference import (
+    DecisionFusion,
+    FeatureFusion,
+    Scores,
+    Unimodal,
+    subset_partition,
+)
+from pulmofuse.labelsets import Partition, common
 from pulmofuse.schema import JOIN, Modality, Split, class_columns, subset_name
 from pulmofuse.training import patient_features, record_shares
 
 #: With fewer complete patients per class and split than this, "auto" simulates patients.
 MIN_PAIRED_PER_CLASS = 5
+
+#: Of the resamples behind a bagged threshold, which the study's seed shall not move.
+_BAGGING_SEED = 0
 
 ID_COLUMNS = (
     "patient_id",
@@ -91,12 +107,19 @@ class PatientScores:
         patients: table of `fusion_patients`.
         scores: of each modality.
         classes: of the study.
+        truth: class or set of each record_id, where some are sets: a row is then held to what the
+            records that it is made from say, and not to what others say of the patient.
     """
 
     def __init__(
-        self, patients: pd.DataFrame, scores: Mapping[Modality, Scores], classes: Sequence[str]
+        self,
+        patients: pd.DataFrame,
+        scores: Mapping[Modality, Scores],
+        classes: Sequence[str],
+        truth: Mapping[str, str] | None = None,
     ) -> None:
         self.patients = patients
+        self._truth = truth
         self.classes = tuple(classes)
         self.modalities = tuple(scores)
         self._scores = scores
@@ -115,6 +138,10 @@ class PatientScores:
                     self.p[i, j] = _joined(values[places, :k], weight)
                     self.p_raw[i, j] = _joined(values[places, k:], weight)
                     self.has[i, j] = True
+
+    def on(self, patients: pd.DataFrame) -> PatientScores:
+        """The same scores on other patients, a table of `fusion_patients`."""
+        return PatientScores(patients, self._scores, self.classes)
 
     def of(self, subset: Sequence[Modality]) -> tuple[np.ndarray, np.ndarray]:
         """Which patients have all of `subset` (n,), and the presence mask (n, modalities)."""
@@ -158,7 +185,7 @@ class PatientScores:
                 "record_id": ids,
                 "split": chosen["split"].to_numpy(),
                 "site": None,
-                "y_true": chosen["y_true"].to_numpy(),
+                "y_true": self._said(chosen, subset),
                 "subset": subset_name(subset),
                 "method": method,
                 "simulated": chosen["simulated"].to_numpy(dtype=bool),
@@ -167,6 +194,38 @@ class PatientScores:
         table[class_columns(self.classes)] = p[keep]
         table[class_columns(self.classes, raw=True)] = p_raw[keep]
         return table
+
+    def _said(self, chosen: pd.DataFrame, subset: Sequence[Modality]) -> np.ndarray:
+        """What is true of these patients as far as the records of a subset say, (patients,)."""
+        if self._truth is None:
+            return np.asarray(chosen["y_true"].to_numpy())
+        truth = self._truth
+        records = chosen[[m.value for m in subset]].to_numpy()
+        names = [common(truth[r] for own in row for r in own) for row in records]
+        return np.array(names, dtype=object)
+
+
+def record_truth(records: pd.DataFrame, classes: Sequence[str]) -> dict[str, str] | None:
+    """Class or set of each record_id; None where every record names its class.
+
+    Args:
+        records: record_id, y_true.
+        classes: of the study.
+    """
+    if set(records["y_true"]) <= set(classes):
+        return None
+    return dict(zip(records["record_id"], records["y_true"], strict=True))
+
+
+def subset_partitions(
+    parts: Mapping[Modality, Unimodal], classes: tuple[str, ...]
+) -> dict[str, Partition]:
+    """What the models of each subset tell apart together, where that is not every class."""
+    found = {
+        subset_name(subset): subset_partition((parts[m] for m in subset), classes)
+        for subset in subsets(parts)
+    }
+    return {name: partition for name, partition in found.items() if not partition.is_fine}
 
 
 def _joined(p: np.ndarray, log_weight: np.ndarray | None) -> np.ndarray:
@@ -180,7 +239,7 @@ def _joined(p: np.ndarray, log_weight: np.ndarray | None) -> np.ndarray:
 def decision_predictions(
     patients: PatientScores, decision: DecisionFusion, rules: Sequence[str]
 ) -> list[pd.DataFrame]:
-    """Rows of method `unimodal` and of every decision rule, for every subset."""
+    """Rows of method `unimodal` and of every decision rule and stacking, for every subset."""
     tables = []
     rebased, rebased_raw = decision.rebase(patients.p), decision.rebase(patients.p_raw)
     for subset in subsets(patients.modalities):
@@ -189,7 +248,7 @@ def decision_predictions(
             j = patients.modalities.index(subset[0])
             tables.append(patients.rows(subset, UNIMODAL, rebased[:, j], rebased_raw[:, j]))
             continue
-        for rule in rules:
+        for rule in decision.methods(rules):
             p = decision.apply(rule, patients.p, present)
             p_raw = decision.apply(rule, patients.p_raw, present)
             tables.append(patients.rows(subset, rule, p, p_raw))
@@ -199,7 +258,7 @@ def decision_predictions(
 def feature_probabilities(
     patients: PatientScores, feature: FeatureFusion, subset: Sequence[Modality]
 ) -> np.ndarray:
-    """Uncalibrated probabilities (patients, classes) of the feature-level fusion for a subset."""
+    """Uncalibrated probabilities (patients, classes) of a feature-level fusion for a subset."""
     _, present = patients.of(subset)
     inputs = {m: torch.as_tensor(f) for m, f in patients.features().items()}
     with torch.inference_mode():
@@ -207,19 +266,25 @@ def feature_probabilities(
     return np.asarray(logits.double().softmax(dim=1).numpy())
 
 
-def feature_predictions(patients: PatientScores, feature: FeatureFusion) -> list[pd.DataFrame]:
-    """Rows of the feature-level fusion for every subset of two or more modalities."""
+def feature_predictions(
+    patients: PatientScores, fusions: Mapping[str, FeatureFusion]
+) -> list[pd.DataFrame]:
+    """Rows of each feature-level fusion, by method, for every subset of two or more modalities."""
     tables = []
-    for subset in subsets(patients.modalities):
-        if len(subset) > 1:
-            raw = feature_probabilities(patients, feature, subset)
-            p = feature.calibration[subset_name(subset)].apply(raw)
-            tables.append(patients.rows(subset, FEATURE_METHOD, p, raw))
+    for method, feature in fusions.items():
+        for subset in subsets(patients.modalities):
+            if len(subset) > 1:
+                raw = feature_probabilities(patients, feature, subset)
+                p = feature.calibration[subset_name(subset)].apply(raw)
+                tables.append(patients.rows(subset, method, p, raw))
     return tables
 
 
 def operating_points(
-    table: pd.DataFrame, classes: Sequence[str], positive: str | None, how: str
+    table: pd.DataFrame,
+    classes: Sequence[str],
+    positive: str | None,
+    how: str | ThresholdTarget,
 ) -> dict[str, float]:
     """Thresholds on p of the positive class, chosen on the validation rows.
 
@@ -227,7 +292,7 @@ def operating_points(
         table: prediction rows.
         classes: of the study; three or more have no thresholds.
         positive: positive class.
-        how: "youden" or "argmax" (.5).
+        how: "youden", "youden_bagged", "argmax" (.5), or a target.
 
     Returns:
         "subset|method" -> threshold.
@@ -238,10 +303,22 @@ def operating_points(
     for (subset, method), rows in table.groupby(["subset", "method"], sort=True):
         val = rows[rows["split"] == Split.VAL]
         y = (val["y_true"] == positive).to_numpy()
-        usable = how == "youden" and 0 < y.sum() < len(y)
-        p = val[f"p_{positive}"].to_numpy()
-        out[f"{subset}|{method}"] = float(youden_threshold(y.astype(int), p)) if usable else 0.5
+        out[f"{subset}|{method}"] = _operating_point(y, val[f"p_{positive}"].to_numpy(), how)
     return out
+
+
+def _operating_point(y: np.ndarray, p: np.ndarray, how: str | ThresholdTarget) -> float:
+    """Threshold on p (n,) for the outcomes y (n,) bool."""
+    if isinstance(how, ThresholdTarget):
+        if how.sensitivity is not None:
+            return sensitivity_threshold(y, p, how.sensitivity, how.confidence)
+        assert how.specificity is not None  # noqa: S101  # the configuration wants one of the two
+        return specificity_threshold(y, p, how.specificity, how.confidence)
+    if how == "argmax" or y.all() or not y.any():
+        return 0.5
+    if how == "youden":
+        return youden_threshold(y, p)
+    return bagged_youden_threshold(y, p, np.random.default_rng(_BAGGING_SEED))
 
 
 def decide(
@@ -249,10 +326,23 @@ def decide(
     classes: Sequence[str],
     positive: str | None,
     thresholds: Mapping[str, float],
+    partitions: Mapping[str, Partition] | None = None,
 ) -> pd.DataFrame:
-    """The table with `y_pred`, columns in order."""
+    """The table with `y_pred`, columns in order.
+
+    Args:
+        table: prediction rows.
+        classes: of the study.
+        positive: positive class.
+        thresholds: of `operating_points`.
+        partitions: of `subset_partitions`: there the most probable part is called.
+    """
     p = table[class_columns(classes)].to_numpy()
     y_pred = np.array(classes, dtype=object)[p.argmax(axis=1)]
+    for subset, partition in (partitions or {}).items():
+        rows = (table["subset"] == subset).to_numpy()
+        names = np.array(partition.names, dtype=object)
+        y_pred[rows] = names[partition.collapse(p[rows]).argmax(axis=1)]
     if positive is not None and len(classes) == 2:
         i = list(classes).index(positive)
         keys = table["subset"] + "|" + table["method"]

@@ -81,7 +81,7 @@ class ConvolvedLogMel(LogMel):
         """Log-mel spectrogram of each sound, all at once."""
         padded = functional.pad(sounds.float(), (self._n_fft // 2, self._n_fft // 2))
         spectrum = functional.conv1d(padded.unsqueeze(1), self.waves, stride=self._hop)
-        real, imaginary = torch.chunk(spectrum, 2, dim=1)
+        real, imaginary = spectrum.split(self.waves.shape[0] // 2, dim=1)  # type: ignore[no-untyped-call]
         return power_to_db(self.filters @ (real.square() + imaginary.square()))
 
 

@@ -208,6 +208,8 @@ def _confounders_only(study: StudyFiles, head: Headline, files: FusionFiles) -> 
     )
     if found[0] >= head.fused.value - NEAR:
         return Statement("confounders_only", "against", text)
+    if not math.isfinite(found[0]):
+        return None
     if math.isfinite(found[1]) and found[1] > CHANCE:
         return Statement("confounders_only", "note", f"{text} Part of the figure may be theirs.")
     return Statement("confounders_only", "for", text)
@@ -254,7 +256,7 @@ def _shares(study: StudyFiles, head: Headline, files: FusionFiles) -> Statement 
     if head.fused is None:
         return None
     rows = _rows(files.shares, method=head.fused.method, metric="roc_auc")
-    if rows.empty:
+    if rows.empty or rows["share"].isna().any():
         return None
     parts = [
         f"{subset_in_words(str(r['modality']))} {100 * float(r['share']):.0f} %"

@@ -1,0 +1,380 @@
+"""From a form to an answer: prepared in threads, batched through the network, committed, sent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import hashlib
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from pulmofuse import __version__
+from pulmofuse.errors import PulmofuseError, UnreadableFile
+from pulmofuse.files import sha256_json
+from pulmofuse.inference import DEFAULT_METHOD, GateRemark, Predictor
+from pulmofuse.io import Bounds, bounded
+from pulmofuse.io.kinds import look
+from pulmofuse.preprocessing import Prepared
+from pulmofuse.schema import Modality
+from pulmofuse.service import logs
+from pulmofuse.service.asking import (
+    Asked,
+    checked_idempotency_key,
+    invalid,
+    modality_of,
+    share_of,
+    truth_of,
+)
+from pulmofuse.service.batching import MicroBatcher
+from pulmofuse.service.forms import Form, read_form
+from pulmofuse.service.limits import Admission, Buffered
+from pulmofuse.service.metrics import Metrics
+from pulmofuse.service.problems import ProblemError, from_error
+from pulmofuse.service.settings import ServiceSettings
+from pulmofuse.service.trail import Entry, Trail, Upload
+from pulmofuse.training import Inferred
+
+#: Explains an answer: predictor, files that were used, the answer as JSON values -> JSON values.
+Explain = Callable[[Predictor, Mapping[Modality, bytes], Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answer as JSON text, and whether it is one that was given before."""
+
+    text: str
+    replayed: bool
+
+
+class Answerer:
+    """Answers prediction requests for one bundle.
+
+    Args:
+        predictor: the models.
+        bundle_sha256: which bundle that is.
+        trail: where answers are committed before they leave.
+        settings: the limits.
+        metrics: told what happens.
+        explain: makes explanations; None where there are none to be had.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        bundle_sha256: str,
+        trail: Trail,
+        settings: ServiceSettings,
+        metrics: Metrics,
+        explain: Explain | None = None,
+    ) -> None:
+        self.predictor, self.bundle_sha256 = predictor, bundle_sha256
+        self.trail, self.settings, self.metrics = trail, settings, metrics
+        self.can_explain = explain is not None
+        self._explain = explain
+        self._admission = Admission(settings.max_in_flight)
+        self._buffered = Buffered(settings.max_buffered_bytes)
+        metrics.in_flight.set_function(lambda: self._admission.in_flight)
+        metrics.buffered.set_function(lambda: self._buffered.held)
+        self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="prepare")
+        self._one_large_file = threading.Lock()
+        self._batcher = MicroBatcher(
+            self._infer, settings.batch_window_s, settings.max_batch, metrics.batches.observe
+        )
+
+    def start(self) -> None:
+        """Begin; inside a running event loop."""
+        self._batcher.start()
+
+    async def stop(self) -> None:
+        """End, when what is in work is done."""
+        await run_in_threadpool(self._threads.shutdown)
+        await self._batcher.stop()
+
+    async def handle(self, request: Request, key_id: str) -> Answered:
+        """Read a request and answer it.
+
+        The slot and the memory of a request are held until its work has ended, even where the
+        time is over and nobody waits: a thread cannot be stopped, only waited for.
+
+        Raises:
+            ProblemError: it is refused.
+        """
+        held = contextlib.ExitStack()
+        with contextlib.ExitStack() as reading:
+            self._admission.enter()
+            reading.callback(self._admission.leave)
+            reserve = reading.enter_context(self._buffered.reservation())
+            form = await read_form(request, self.settings, reserve)
+            asked = self._understand(form, request.headers.get("idempotency-key"))
+            held = reading.pop_all()
+        over = threading.Event()
+        work = asyncio.get_running_loop().create_task(self._answer(asked, key_id, over))
+        work.add_done_callback(lambda _: held.close())
+        done, _ = await asyncio.wait({work}, timeout=self.settings.predict_timeout_s)
+        if not done:
+            over.set()
+            work.add_done_callback(_forget)
+            raise _out_of_time(self.settings.predict_timeout_s)
+        return work.result()
+
+    def _understand(self, form: Form, idempotency_key: str | None) -> Asked:
+        """The request behind a form.
+
+        Raises:
+            ProblemError: 422; a field is not what it must be, or the bundle cannot do it.
+        """
+        fields = form.fields
+        asked = Asked(
+            form.files,
+            modality_of(fields.get("leave_out", "")),
+            fields.get("method", "") or DEFAULT_METHOD,
+            share_of(fields.get("prevalence", "")),
+            truth_of(fields.get("explain", "")),
+            checked_idempotency_key(idempotency_key),
+        )
+        if not asked.used:
+            raise invalid("nothing is left to predict from", "send another file as well")
+        try:
+            self.predictor.check(list(asked.used), asked.method)
+        except PulmofuseError as error:
+            raise from_error(error, 422, "invalid-request", None) from None
+        if asked.prevalence is not None and self.predictor.bundle.positive is None:
+            raise invalid("this model has no positive class", "leave prevalence out")
+        if asked.explain and self._explain is None:
+            raise invalid("this service makes no explanations", "leave explain out")
+        return asked
+
+    async def _answer(self, asked: Asked, key_id: str, over: threading.Event) -> Answered:
+        begun = time.perf_counter()
+        hashes = await self._in_thread(_hashes, asked.files)
+        request_sha256 = sha256_json([hashes, asked.left_out, asked.method, asked.prevalence])
+        text = await self._before(asked, key_id, request_sha256)
+        replayed = text is not None
+        if text is None:
+            entry = await self._predict(asked, key_id, over, hashes, request_sha256, begun)
+            if over.is_set():
+                raise _out_of_time(self.settings.predict_timeout_s)
+            text, replayed = await self._commit(entry)
+        if asked.explain:
+            text = await self._explained(asked, text)
+        return Answered(text, replayed)
+
+    async def _before(self, asked: Asked, key_id: str, request_sha256: str) -> str | None:
+        """What was answered under the same idempotency key."""
+        if asked.idempotency_key is None:
+            return None
+        with _database_errors():
+            stored = await run_in_threadpool(self.trail.answered, key_id, asked.idempotency_key)
+        return (
+            None if stored is None else _same(stored.request_sha256, request_sha256, stored.answer)
+        )
+
+    async def _predict(
+        self,
+        asked: Asked,
+        key_id: str,
+        over: threading.Event,
+        hashes: Mapping[str, str],
+        request_sha256: str,
+        begun: float,
+    ) -> Entry:
+        """The prediction, and what the trail keeps of it."""
+        results = await asyncio.gather(
+            *(self._look(m, data, over) for m, data in asked.used.items()), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        looked = {
+            m: r
+            for m, r in zip(asked.used, results, strict=True)
+            if not isinstance(r, BaseException)
+        }
+        seen = {m: inferred for m, (_, inferred, _) in looked.items()}
+        prediction = self.predictor.conclude(seen, asked.method, asked.prevalence)
+        remarks = {m: _remarks(m, prepared) for m, (prepared, _, _) in looked.items()}
+        quality = [remark.to_dict() for _, _, said in looked.values() for remark in said]
+        now = datetime.datetime.now(datetime.UTC)
+        answer = {
+            "id": uuid.uuid4().hex,
+            "created": now.isoformat(timespec="milliseconds"),
+            "model": {
+                "name": self.predictor.bundle.name,
+                "bundle_sha256": self.bundle_sha256,
+                "version": __version__,
+            },
+            **prediction.to_dict(),
+            "quality": quality,
+            "left_out": asked.left_out,
+            "remarks": [remark for some in remarks.values() for remark in some],
+            "explanations": None,
+            "research_use_only": True,
+        }
+        took_s = time.perf_counter() - begun
+        self._admission.took(took_s)
+        uploads = [
+            Upload(m.value, hashes[m.value], len(data), m in remarks, remarks.get(m, []))
+            for m, data in asked.files.items()
+        ]
+        return Entry(
+            answer["id"], now, key_id, asked.idempotency_key, request_sha256, self.bundle_sha256,
+            __version__, prediction.subset, prediction.method, 1000.0 * took_s,
+            json.dumps(answer, allow_nan=False, ensure_ascii=False), uploads,
+        )  # fmt: skip
+
+    async def _look(
+        self, modality: Modality, data: bytes, over: threading.Event
+    ) -> tuple[Prepared, Inferred, list[GateRemark]]:
+        """One file, prepared, seen by its network, and what the input gate says of it.
+
+        Raises:
+            ProblemError: it cannot be read, or is not what the model was made for.
+        """
+        with self._batcher.coming(modality):
+            try:
+                prepared = await self._in_thread(self._prepare, modality, data, over)
+            except PulmofuseError as error:
+                raise _refusal(error, modality, data) from None
+        begun = time.perf_counter()
+        inferred = await self._batcher.infer(modality, prepared)
+        self.metrics.stages.labels("network").observe(time.perf_counter() - begun)
+        said = (
+            []
+            if self.settings.gate == "off"
+            else self.predictor.inspect(modality, prepared, inferred)
+        )
+        refused = [remark for remark in said if remark.severity == "refuse"]
+        if refused and self.settings.gate == "refuse":
+            why = "; ".join(remark.text for remark in refused)
+            raise ProblemError(
+                422, "not-for-this-model", f"the {modality.value} file {why}", refused[0].remedy,
+                modality=modality.value,
+            )  # fmt: skip
+        return prepared, inferred, said
+
+    def _prepare(self, modality: Modality, data: bytes, over: threading.Event) -> Prepared:
+        """Decode and normalise one file, within the service's bounds; in a thread."""
+        if over.is_set():  # it waited for a thread until the time was over
+            raise _out_of_time(self.settings.predict_timeout_s)
+        begun = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            alone = False
+
+            def announce(n_pixels: int) -> None:
+                nonlocal alone
+                if n_pixels > self.settings.large_pixels and not alone:
+                    alone = True
+                    stack.enter_context(self._one_large_file)
+
+            s = self.settings
+            stack.enter_context(
+                bounded(Bounds(s.max_pixels, s.max_voxels, s.max_samples, announce))
+            )
+            prepared = self.predictor.prepare(modality, data, f"the {modality.value} file")
+        self.metrics.stages.labels("prepare").observe(time.perf_counter() - begun)
+        return prepared
+
+    def _infer(self, modality: Modality, prepared: Any) -> list[Inferred]:
+        return self.predictor.infer(modality, prepared)
+
+    async def _commit(self, entry: Entry) -> tuple[str, bool]:
+        """Write the entry; the text to send, and whether an earlier answer came in between."""
+        begun = time.perf_counter()
+        with _database_errors():
+            stored = await run_in_threadpool(self.trail.record, entry)
+        self.metrics.stages.labels("commit").observe(time.perf_counter() - begun)
+        if stored is not None:
+            return _same(stored.request_sha256, entry.request_sha256, stored.answer), True
+        self.metrics.predictions.labels(entry.subset).inc()
+        logs.event(
+            "prediction", id=entry.prediction_id, key=entry.key_id, subset=entry.subset,
+            method=entry.method, ms=round(entry.latency_ms, 1),
+            bytes={upload.modality: upload.n_bytes for upload in entry.uploads},
+        )  # fmt: skip
+        return entry.answer, False
+
+    async def _explained(self, asked: Asked, text: str) -> str:
+        """The answer with explanations; these are pictures of the patient, and never stored."""
+        assert self._explain is not None  # noqa: S101  # `_understand` refused it otherwise
+        answer = json.loads(text)
+        begun = time.perf_counter()
+        answer["explanations"] = await self._in_thread(
+            self._explain, self.predictor, asked.used, answer
+        )
+        self.metrics.stages.labels("explain").observe(time.perf_counter() - begun)
+        return json.dumps(answer, allow_nan=False, ensure_ascii=False)
+
+    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+
+
+@contextlib.contextmanager
+def _database_errors() -> Iterator[None]:
+    """No answer leaves without its row: a database that fails makes it a 503."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except SQLAlchemyError as error:
+        logs.event("database failed", 40, **logs.describe_error(error))
+        raise database_problem() from None
+
+
+def database_problem() -> ProblemError:
+    """The refusal where the database does not answer."""
+    return ProblemError(
+        503, "database-unavailable", "the database cannot be used at present",
+        "send it again after the time in Retry-After", retry_after_s=5.0,
+    )  # fmt: skip
+
+
+def _hashes(files: Mapping[Modality, bytes]) -> dict[str, str]:
+    return {m.value: hashlib.sha256(data).hexdigest() for m, data in files.items()}
+
+
+def _remarks(modality: Modality, prepared: Prepared) -> list[dict[str, str]]:
+    return [
+        {"modality": modality.value, "code": r.kind.value, "text": r.reason, "remedy": r.remedy}
+        for r in prepared.seen.remarks
+    ]
+
+
+def _refusal(error: PulmofuseError, modality: Modality, data: bytes) -> ProblemError:
+    """What an error of reading a file is to the client."""
+    family = "sound" if modality is Modality.COUGH else "image"
+    if isinstance(error, UnreadableFile) and data and look(data).family != family:
+        return from_error(error, 415, "unsupported-media-type", modality.value)
+    kind = "unreadable-file" if isinstance(error, UnreadableFile) else "refused-file"
+    return from_error(error, 422, kind, modality.value)
+
+
+def _same(before: str, now: str, answer: str) -> str:
+    """The earlier answer, if it was given to the same request."""
+    if before != now:
+        raise invalid(
+            "this Idempotency-Key was used for another request", "use a new one for each request"
+        )
+    return answer
+
+
+def _out_of_time(seconds: float) -> ProblemError:
+    return ProblemError(
+        504, "out-of-time", f"there was no answer within {seconds:g} s",
+        "send a smaller file, or send it again when less is asked",
+    )  # fmt: skip
+
+
+def _forget(work: asyncio.Task[Answered]) -> None:
+    """Take note of how work ended that nobody waits for, lest asyncio complain."""
+    if not work.cancelled():
+        work.exception()

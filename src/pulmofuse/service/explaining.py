@@ -1,0 +1,24 @@
+"""Explanations of an answer: a map for each file, of the class that the answer speaks of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pulmofuse.inference import Predictor, explain
+from pulmofuse.schema import Modality
+
+
+def explain_answer(
+    predictor: Predictor, files: Mapping[Modality, bytes], answer: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Modality -> what `inference.Explanation.to_dict` gives; see `answering.Explain`.
+
+    Args:
+        predictor: of the bundle that answered.
+        files: content of the files that were used.
+        answer: the answer, for the class that it calls.
+    """
+    target = predictor.bundle.positive or answer["predicted"]
+    found = explain(predictor, files, target)
+    return {modality.value: explanation.to_dict() for modality, explanation in found.items()}

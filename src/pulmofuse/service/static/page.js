@@ -1,0 +1,106 @@
+import { show } from "./answer.js";
+import { byId, element, readable } from "./dom.js";
+import { Refusal, forgetKey, key, model as askModel, predict, setKey, takeKeyFromAddress } from "./service.js";
+import { Slot } from "./slots.js";
+
+let model = null;
+let slots = [];
+
+const used = () => slots.filter((slot) => slot.file && !slot.leftOut);
+
+function refresh() {
+  byId("go").disabled = used().length === 0;
+  byId("fault").replaceChildren();
+}
+
+/** Where an answer stands already, leaving a modality out or taking it back asks again at once. */
+function leaveOut() {
+  refresh();
+  if (!byId("answer").hidden && used().length) byId("ask").requestSubmit();
+}
+
+/** Show a fault, with what to do about it. */
+function complain(fault) {
+  const where = fault.modality ? `${readable(fault.modality)}: ` : "";
+  byId("fault").replaceChildren(
+    element("p", {}, element("strong", {}, where), fault.message),
+    fault.remedy ? element("p", {}, `What to do: ${fault.remedy}`) : "",
+  );
+  byId("fault").focus();
+}
+
+function askForKey(why) {
+  byId("ask").hidden = true;
+  byId("key-panel").hidden = false;
+  byId("key-fault").textContent = why;
+  byId("key").focus();
+}
+
+async function begin() {
+  if (!key()) return askForKey("");
+  try {
+    model = await askModel();
+  } catch (fault) {
+    if (!(fault instanceof Refusal)) throw fault;
+    if (fault.status === 401 || fault.status === 403) {
+      forgetKey();
+      return askForKey("The service does not know this key.");
+    }
+    return askForKey(`${fault.message} ${fault.remedy ?? ""}`);
+  }
+  byId("key-panel").hidden = true;
+  byId("ask").hidden = false;
+  byId("study").textContent = model.question || model.study;
+  byId("version").textContent = `Pulmofuse ${model.version}, model ${model.study}.`;
+  slots = model.modalities.map((modality) => new Slot(modality, refresh, complain, leaveOut));
+  byId("slots").replaceChildren(...slots.map((slot) => slot.node));
+  byId("method").replaceChildren(
+    ...model.methods.map((name) => element("option", { value: name }, readable(name))),
+  );
+  byId("method").value = model.default_method;
+  byId("options").hidden = model.modalities.length < 2 && !model.positive;
+  refresh();
+}
+
+async function submit(event) {
+  event.preventDefault();
+  const chosen = used();
+  const share = Number.parseFloat(byId("prevalence").value) / 100;
+  byId("go").disabled = true;
+  byId("fault").replaceChildren();
+  byId("busy").textContent = "The models are looking …";
+  try {
+    const files = Object.fromEntries(chosen.map((slot) => [slot.modality, slot.file]));
+    const answer = await predict(files, {
+      method: byId("method").value,
+      prevalence: Number.isFinite(share) ? share : undefined,
+    });
+    show(answer, model, slots.filter((slot) => slot.file && slot.leftOut).map((slot) => slot.modality));
+    byId("answer-title").focus();
+  } catch (fault) {
+    if (!(fault instanceof Refusal)) throw fault;
+    byId("answer").hidden = true;
+    complain(fault);
+  } finally {
+    byId("busy").textContent = "";
+    byId("go").disabled = used().length === 0;
+  }
+}
+
+// A file that misses its place must not replace the page.
+for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
+byId("ask").addEventListener("submit", submit);
+byId("print").addEventListener("click", () => window.print());
+byId("clear").addEventListener("click", () => {
+  slots.forEach((slot) => slot.put(null));
+  byId("answer").hidden = true;
+  byId("prevalence").value = "";
+});
+byId("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  setKey(byId("key").value.trim());
+  byId("key").value = "";
+  begin();
+});
+takeKeyFromAddress();
+begin();
