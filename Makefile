@@ -14,7 +14,7 @@ NOTEBOOK := notebooks/respiratory_diagnosis.ipynb
 .DELETE_ON_ERROR:
 # The targets share one environment and two processor cores; -j would only make them compete.
 .NOTPARALLEL:
-.PHONY: help env demo test lint check notebook clean
+.PHONY: help env demo test lint vulnerable check notebook clean
 
 help: ## Show this list
 	@echo "Pulmofuse: respiratory disease from CT, chest X-ray and cough. Research use only."
@@ -33,11 +33,15 @@ demo: $(READY) ## Run a whole study on a synthetic cohort; the report is runs/de
 test: $(READY) ## Run the tests with branch coverage
 	@$(RUN) pytest --cov --cov-branch --cov-report=term $(ARGS)
 
-lint: $(READY) ## Check style, types and the direction of imports
+lint: $(READY) ## Check style, types, the direction of imports and unsafe calls
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+	@.venv/bin/bandit -q -r src -ll
+
+vulnerable: $(READY) ## Ask the advisories whether a dependency has a known hole (needs the network)
+	@.venv/bin/pip-audit --progress-spinner off
 
 check: lint test ## Run everything that must be green: lint, then test
 

@@ -169,10 +169,10 @@ class Material:
             sha256=[s[0] for s in seen], fingerprint=[s[1] for s in seen]
         )
         new = copies_of_study(self._study, content).isna()
-        if (
-            "L" not in views
-        ):  # of the many, those of some patients to choose on, of others to report
-            new &= [(_patient_split(p) is Split.TRAIN) == self._chooses for p in rows["patient_id"]]
+        # Of the many, those of some patients to choose on, of the others to report.
+        if "L" not in views:
+            to_choose = [_patient_split(p) is Split.TRAIN for p in rows["patient_id"]]
+            new &= np.array(to_choose) == self._chooses
         return [folder / path for path in rows.loc[new.to_numpy(), "path"]]
 
 

@@ -1,9 +1,9 @@
-"""Fill the tables of docs/performance.md from benchmarks/results/*.json.
+"""Fill the tables of docs/performance.md and docs/runtime.md from benchmarks/results/*.json.
 
     python benchmarks/tables.py [--check]
 
 A table stands between `<!-- NAME -->` and `<!-- end NAME -->`, NAME being that of a result file.
-With --check nothing is written, and the exit code is 1 where the page and the results differ.
+With --check nothing is written, and the exit code is 1 where a page and the results differ.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("performance.md", "runtime.md")]
 RESULTS = Path(__file__).parent / "results"
 _BUSY = 0.1
 
@@ -172,6 +172,34 @@ def memory(r: dict[str, Any]) -> str:
     )
 
 
+def runtime(r: dict[str, Any]) -> str:
+    """One table for each input, one row for each runtime and number of threads."""
+    out = []
+    head = ("runtime, threads", "p50, ms", "p95, ms", f"per s, batch of {r['batch']}")
+    more = ("p50, times torch's speed", "largest difference of a probability", "ready after, s")
+    for name in ("image", "cough"):
+        rows = []
+        for threads, measured in r["threads"].items():
+            runtimes = measured[name]["runtimes"]
+            for label, row in runtimes.items():
+                gain = runtimes["torch"]["p50_ms"] / row["p50_ms"]
+                rows.append(
+                    (
+                        f"{label}, {threads}", row["p50_ms"], row["p95_ms"], row["per_s"],
+                        f"× {gain:.2f}", row["largest_difference"], row["ready_s"],
+                    )
+                )  # fmt: skip
+        out.append(f"One {name}:\n\n{table((*head, *more), rows)}")
+    for modality, found in r.get("study", {}).items():
+        rows = [
+            (label, row["auc"], f"{row['change']:+.4f}", "yes" if row["allowed"] else "**no**")
+            for label, row in found["runtimes"].items()
+        ]
+        head = ("runtime", "test AUC", "change", "within .005")
+        out.append(f"The study's {modality}, {found['records']} records:\n\n{table(head, rows)}")
+    return "\n\n".join(out)
+
+
 def percent(share: float) -> str:
     """A share as a percentage."""
     return f"{100 * share:.1f} %"
@@ -182,6 +210,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "backbones": backbones,
     "audio_features": audio_features,
     "memory": memory,
+    "runtime": runtime,
 }
 
 
@@ -201,16 +230,17 @@ def filled(page: str) -> str:
 
 
 def main() -> None:
-    """Fill or check the page."""
+    """Fill or check the pages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
-    before = PAGE.read_text(encoding="utf-8")
-    after = filled(before)
-    if not arguments.check:
-        PAGE.write_text(after, encoding="utf-8")
-    elif before != after:
-        sys.exit("docs/performance.md differs from benchmarks/results; run benchmarks/tables.py")
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = filled(before)
+        if not arguments.check:
+            page.write_text(after, encoding="utf-8")
+        elif before != after:
+            sys.exit(f"docs/{page.name} differs from benchmarks/results; run benchmarks/tables.py")
 
 
 if __name__ == "__main__":

@@ -93,6 +93,9 @@ class TestValue:
             ("fusion: {rules: mean}", 6, "fusion.rules: should be a list (given: 'mean')"),
             ("fusion:\n  rules:\n    - mean\n    - max\n", 9, "fusion.rules.1: "),
             ("fusion: {rules: [mean, mean]}", 6, "a rule is named twice"),
+            ("fusion: {feature: {methods: []}}", 6, "fusion.feature.methods: has too few"),
+            ("fusion: {feature: {methods: [bilinear, bilinear]}}", 6, "a method is named twice"),
+            ("fusion: {feature: {methods: [zero_filled]}}", 6, "fusion.feature.methods.0: "),
             ("fusion: {dependence_weight: 1.01}", 6, "fusion.dependence_weight: "),
             ("fusion: {dependence_rho: 1.01}", 6, "fusion.dependence_rho: "),
             ("fusion: {dependence_rho: 0.3, dependence_weight: 0.5}", 6, "not both"),
@@ -160,6 +163,9 @@ class TestValue:
                 "target.mapping.flu: should be 'normal', ",
             ),
             ("target:\n  mapping:\n    normal: well", 6, "mapping names well"),
+            ("target:\n  mapping:\n    normal: [well]", 6, "mapping names well"),
+            ("target:\n  mapping:\n    normal: [covid19, not_covid19]", 6, "which says nothing"),
+            ("target:\n  mapping:\n    normal: []", 6, "which says nothing"),
         ],
     )
     def test_out_of_range(self, text: str, line: int, expected: str) -> None:

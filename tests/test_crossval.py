@@ -313,6 +313,12 @@ def test_a_control_that_alters_nothing_says_what_the_model_says(
     )
 
 
+def test_labels_that_stand_for_sets_are_refused(data: Path, tmp_path: Path) -> None:
+    text = CONFIG.replace("{normal: normal,", "{not_covid19: [normal, pneumonia], normal: normal,")
+    with pytest.raises(StudyError, match="cannot be cross-validated"):
+        cross_validate(parse_config(text), data, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

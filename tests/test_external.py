@@ -17,9 +17,10 @@ from pulmofuse.errors import SourceError, StudyError
 from pulmofuse.evaluation import Calibration
 from pulmofuse.external import _bundle_config, evaluate_external
 from pulmofuse.files import read_json, sha256_file, write_json, write_text
+from pulmofuse.fusion import RULES
 from pulmofuse.inference import Bundle, DecisionFusion, FeatureFusion, Unimodal, save_bundle
 from pulmofuse.inference.bundle import build_model
-from pulmofuse.models import GatedAttentionFusion
+from pulmofuse.models import FUSIONS, build_fusion
 from pulmofuse.pipeline import scan
 from pulmofuse.schema import Modality, subset_name, write_manifest
 from pulmofuse.sources.synthetic import SyntheticConfig, generate
@@ -62,7 +63,6 @@ def _untrained_bundle(config: StudyConfig) -> Bundle:
         for m in Modality
     }
     dims = {m.value: part.model.feature_dim for m, part in parts.items()}
-    fusion = GatedAttentionFusion(dims, len(classes), 8, 0.0, 0.0)
     half = np.full(2, 0.5)
     decision = DecisionFusion(tuple(parts), half, np.full((3, 2), 0.5), np.ones(3), 1.0)
     calibration = {name: SAME for name in SUBSETS if "+" in name}
@@ -73,7 +73,12 @@ def _untrained_bundle(config: StudyConfig) -> Bundle:
         positive="covid19",
         unimodal=parts,
         decision=decision,
-        feature=FeatureFusion(fusion, 8, 0.0, 0.0, calibration),
+        feature={
+            method: FeatureFusion(
+                build_fusion(method, dims, len(classes), 8, 0.0, 0.0), 8, 0.0, 0.0, calibration
+            )
+            for method in FUSIONS
+        },
         thresholds={},
     )
 
@@ -124,7 +129,7 @@ def test_true_patients_are_joined_over_every_subset(
     assert set(predictions["split"]) == {"test"}
     assert not predictions["simulated"].any()
     whole = predictions[predictions["subset"] == "ct+cxr+cough"]
-    assert set(whole["method"]) == {"mean", "weighted_mean", "log_odds", "gated_attention"}
+    assert set(whole["method"]) == {*RULES, *FUSIONS}
 
 
 @pytest.mark.parametrize("absent", list(Modality))

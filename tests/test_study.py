@@ -17,7 +17,9 @@ from pulmofuse.cli import app
 from pulmofuse.config import StudyConfig, parse_config
 from pulmofuse.errors import BundleError, PulmofuseError, StudyError, UnreadableFile
 from pulmofuse.external import evaluate_external
+from pulmofuse.fusion import RULES
 from pulmofuse.inference import Predictor
+from pulmofuse.models import FUSIONS
 from pulmofuse.schema import read_manifest
 from pulmofuse.sources.synthetic import SyntheticConfig, generate
 from pulmofuse.study import run_study
@@ -115,7 +117,7 @@ def test_the_comparison_has_seven_subsets_and_every_method(finished: Finished) -
         "ct", "cxr", "cough", "ct+cxr", "ct+cough", "cxr+cough", "ct+cxr+cough",
     }  # fmt: skip
     for subset, rows in table.groupby("subset"):
-        methods = {"mean", "weighted_mean", "log_odds", "gated_attention"}
+        methods = {*RULES, "stacking", *FUSIONS}
         expected = methods if "+" in str(subset) else {"per_record", "unimodal"}
         assert set(rows["method"]) == expected
     assert not table["simulated"].any()
@@ -138,6 +140,14 @@ def test_a_stranger_can_recompute_the_auc_from_the_predictions(finished: Finishe
         assert row.value == pytest.approx(expected, abs=1e-9)
 
 
+def test_the_study_says_what_the_stacking_learned_from(finished: Finished) -> None:
+    noted = json.loads((finished.out / "study.json").read_text(encoding="utf-8"))["stacking"]
+    content = json.loads((finished.out / "bundle" / "bundle.json").read_text(encoding="utf-8"))
+    stored = content["decision"]["stacking"]
+    assert not stored["simulated"]
+    assert noted == f"stacking on {stored['n_patients']} true pairs in validation"
+
+
 def test_no_patient_stands_in_two_splits(finished: Finished) -> None:
     manifest = read_manifest(finished.out / "manifest.parquet")
     assert manifest.groupby("patient_id")["split"].nunique().max() == 1
@@ -156,7 +166,8 @@ def test_a_second_run_repeats_no_finished_step_and_changes_no_figure(finished: F
 def test_a_study_stopped_in_three_places_ends_with_the_same_figures(
     finished: Finished, tmp_path: Path
 ) -> None:
-    for title in ("Train the ct model", "Train the cough model", "Train the feature-level fusion"):
+    titles = ("Train the ct model", "Train the cough model", "Train the fusion by bilinear")
+    for title in titles:
         with pytest.raises(KeyboardInterrupt):
             run_study(finished.config, finished.data, tmp_path, Recorder(stop_at=title))
     run_study(finished.config, finished.data, tmp_path)
@@ -183,8 +194,12 @@ def _test_files(finished: Finished) -> pd.DataFrame:
         (("ct", "cough"), "log_odds", "log_odds"),
         (("ct", "cxr", "cough"), "mean", "mean"),
         (("ct", "cxr", "cough"), "weighted_mean", "weighted_mean"),
-        (("cxr", "cough"), "gated_attention", "gated_attention"),
-        (("ct", "cxr", "cough"), "gated_attention", "gated_attention"),
+        (("ct", "cxr"), "product", "product"),
+        (("ct", "cxr", "cough"), "vote", "vote"),
+        (("ct", "cough"), "stacking", "stacking"),
+        (("ct", "cxr", "cough"), "stacking", "stacking"),
+        *((("cxr", "cough"), method, method) for method in FUSIONS),
+        *((("ct", "cxr", "cough"), method, method) for method in FUSIONS),
     ],
 )
 def test_a_prediction_from_files_equals_the_study_within_1e_5(
@@ -221,7 +236,7 @@ def test_a_prediction_takes_bytes_as_well_as_paths(
         ({}, BundleError, "no file was given"),
         ({"ct": b""}, UnreadableFile, "empty"),
         ({"ct": Path("absent.png")}, UnreadableFile, "absent.png"),
-        ({"ct": b"x", "method": "vote"}, BundleError, "vote"),
+        ({"ct": b"x", "method": "sum"}, BundleError, "stacking"),
     ],
 )
 def test_a_prediction_that_cannot_be_made_says_why(
@@ -231,7 +246,7 @@ def test_a_prediction_that_cannot_be_made_says_why(
         predictor.predict(**arguments)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["ct.safetensors", "fusion.safetensors", "bundle.json"])
+@pytest.mark.parametrize("name", ["ct.safetensors", "fusion-bilinear.safetensors", "bundle.json"])
 @pytest.mark.parametrize("fault", ["missing", "cut"])
 def test_a_damaged_bundle_is_refused(
     finished: Finished, tmp_path: Path, name: str, fault: str
@@ -344,6 +359,8 @@ def test_simulated_patients_are_marked_on_every_row(finished: Finished, tmp_path
     fused = predictions[predictions["method"] != "per_record"]
     assert fused["simulated"].all()
     assert not predictions[predictions["method"] == "per_record"]["simulated"].any()
+    # The cohort has true pairs, and it is those that the stacking learns from.
+    assert "stacking" in set(fused["method"])
     assert "simulated" in (tmp_path / "report.html").read_text().lower()
 
 

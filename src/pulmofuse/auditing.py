@@ -87,5 +87,5 @@ def audit_manifest(
 def _classes(labels: pd.Series, config: StudyConfig | None) -> pd.Series:
     """The class of each label; null where there is none."""
     if config is not None:
-        return labels.map({label.value: name for label, name in config.target.mapping.items()})
+        return labels.map({label.value: name for label, name in config.target.truth.items()})
     return labels.where(labels != Label.UNKNOWN.value)

@@ -16,7 +16,7 @@ import typer
 
 from pulmofuse import __version__
 from pulmofuse.cli_data import DataRoot, audit, data_app
-from pulmofuse.cli_models import Overrides, power, pretrain
+from pulmofuse.cli_models import Overrides, export, power, pretrain
 from pulmofuse.cli_service import keys_app, serve
 from pulmofuse.console import Display, figure, print_comparison, print_crossval, print_table
 from pulmofuse.errors import PulmofuseError
@@ -42,6 +42,7 @@ app.command()(pretrain)
 app.command()(serve)
 app.add_typer(keys_app, name="keys")
 app.command()(power)
+app.command()(export)
 
 DropLeaks = Annotated[
     bool,
@@ -246,7 +247,8 @@ def predict(
     modes = {name: name for name in GATE_MODES}
     if gate not in modes:
         raise typer.BadParameter("give refuse, warn or off", param_hint="--gate")
-    result = Predictor.load(bundle).predict(
+    # One file is read sooner by torch than a network is made ready for anything else.
+    result = Predictor.load(bundle, runtime="torch").predict(
         ct=ct, cxr=cxr, cough=cough, method=method, prevalence=prevalence, gate=modes[gate]
     )
     if as_json:

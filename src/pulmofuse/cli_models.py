@@ -1,9 +1,9 @@
-"""The commands beside a study: `pretrain` makes a model before it, `power` plans after it."""
+"""The commands beside a study: `pretrain` comes before it, `power` and `export` after it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -61,6 +61,24 @@ def power(
     for text in (statement["sentence"], *statement["caveats"]):
         typer.echo(text)
     typer.echo(str(study_dir / POWER_FILE))
+
+
+def export(
+    bundle: Annotated[Path, typer.Argument(help="bundle/ folder of a study.")],
+    out: Annotated[Path, typer.Option(help="Output folder.", metavar="DIR")],
+    kind: Annotated[str, typer.Option("--format", help="onnx or openvino.")] = "onnx",
+) -> None:
+    """Write a bundle's models as ONNX or OpenVINO files, one for each modality."""
+    from pulmofuse import inference
+    from pulmofuse.files import read_json
+
+    formats: dict[str, Literal["onnx", "openvino"]] = {"onnx": "onnx", "openvino": "openvino"}
+    if kind not in formats:
+        raise typer.BadParameter("give onnx or openvino", param_hint="--format")
+    for path in inference.export_bundle(inference.load_bundle(bundle), out, formats[kind]):
+        measured = read_json(path)["largest_difference"].values()
+        worst = max(values["probabilities"] for values in measured)
+        typer.echo(f"{path}: probabilities differ by at most {worst:.1e}")
 
 
 def _print_needed(statement: dict[str, Any]) -> None:

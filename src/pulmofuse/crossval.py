@@ -144,6 +144,12 @@ def cross_validate(
     """
     reporter = reporter or Silent()
     target = config.target
+    if target.has_sets:
+        raise StudyError(
+            config.name,
+            "labels that stand for sets of classes cannot be cross-validated",
+            "send each label in `target.mapping` to one class, or leave it out",
+        )
     compared = class_pairs(pairs, target.classes, target.positive)
     known = published_values(published, list(figures(target.classes, target.positive, compared)))
     if not seeds or len(set(seeds)) != len(seeds):

@@ -57,6 +57,10 @@ class InputRefused(PulmofuseError):
     """A file can be read, and is not what the model was made for."""
 
 
+class RuntimeUnavailable(PulmofuseError):
+    """A runtime is unknown, not installed, or cannot take a model."""
+
+
 class LeakageFound(PulmofuseError):
     """The test set is known to the training set, or copies of one file carry two classes."""
 

@@ -16,7 +16,7 @@ from pulmofuse.config import SourceConfig, StudyConfig, Target, load_config
 from pulmofuse.errors import SourceError, StudyError
 from pulmofuse.evaluation import comparison_table, evaluate
 from pulmofuse.files import write_csv, write_json, write_parquet
-from pulmofuse.fusion import paired_patients
+from pulmofuse.fusion import narrowed, paired_patients
 from pulmofuse.inference import Bundle, Scores, load_bundle, score_records
 from pulmofuse.pipeline import (
     SEEN_COPY,
@@ -35,9 +35,11 @@ from pulmofuse.pipeline import (
     of_true_pairs,
     prepare_cohort,
     record_predictions,
+    record_truth,
     remove_true_pairs,
     require_records,
     scan,
+    subset_partitions,
     write_calibration,
     write_true_pairs,
 )
@@ -86,7 +88,10 @@ def evaluate_external(
     config = load_config(study / "config.resolved.yaml")
     with locked(out):
         everything, manifest = _collect(config, bundle, study, data, data_root, out, reporter)
-        pairs = everything.records[of_true_pairs(everything.records)]
+        # Of whom no class is known there is nothing to show one by one.
+        known = narrowed(everything.records)
+        known = known[known["y_true"].isin(bundle.classes)]
+        pairs = known[of_true_pairs(known)]
         cohort = _unseen(everything)
         scores = _score(bundle, everything, cohort.records, pairs, reporter)
         predictions = _predict(config, bundle, cohort, scores)
@@ -261,13 +266,19 @@ def _predict(
         n_modalities = (patients[[m.value for m in Modality]].map(len) > 0).sum(axis=1)
         # Figures of simulated patients have nothing to stand beside where nobody is a true pair.
         if (n_modalities > 1).any() or config.fusion.patients != "simulated":
-            tables += _patient_predictions(config, bundle, patients, scores)
+            truth = record_truth(cohort.records, classes)
+            tables += _patient_predictions(config, bundle, patients, scores, truth)
     joined = pd.concat([t for t in tables if not t.empty], ignore_index=True)
-    return decide(joined, classes, bundle.positive, bundle.thresholds)
+    partitions = subset_partitions(bundle.unimodal, classes)
+    return decide(joined, classes, bundle.positive, bundle.thresholds, partitions)
 
 
 def _patient_predictions(
-    config: StudyConfig, bundle: Bundle, patients: pd.DataFrame, scores: dict[Modality, Scores]
+    config: StudyConfig,
+    bundle: Bundle,
+    patients: pd.DataFrame,
+    scores: dict[Modality, Scores],
+    truth: dict[str, str] | None,
 ) -> list[pd.DataFrame]:
     """Rows of each patient alone and fused; empty tables for subsets that nobody has."""
     # The fusions expect every modality of the bundle, in its order; an absent one has no records.
@@ -275,11 +286,9 @@ def _patient_predictions(
         m: scores[m] if m in scores else _no_scores(part.model.feature_dim, bundle.classes)
         for m, part in bundle.unimodal.items()
     }
-    patient_scores = PatientScores(patients, complete, bundle.classes)
+    patient_scores = PatientScores(patients, complete, bundle.classes, truth)
     tables = decision_predictions(patient_scores, bundle.decision, config.fusion.rules)
-    if bundle.feature is not None:
-        tables += feature_predictions(patient_scores, bundle.feature)
-    return tables
+    return tables + feature_predictions(patient_scores, bundle.feature)
 
 
 def _show_pairs(
@@ -297,7 +306,7 @@ def _show_pairs(
         remove_true_pairs(out)
         return
     reporter.step("Show the true pairs")
-    tables = _patient_predictions(config, bundle, paired_patients(pairs[_PATIENT]), scores)
+    tables = _patient_predictions(config, bundle, paired_patients(pairs[_PATIENT]), scores, None)
     joined = pd.concat([t for t in tables if not t.empty], ignore_index=True)
     classes, positive = bundle.classes, bundle.positive
     predictions = decide(joined, classes, positive, bundle.thresholds)

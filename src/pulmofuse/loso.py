@@ -22,6 +22,7 @@ import pandas as pd
 from pulmofuse.config import SourceConfig, SplitConfig, StudyConfig, Target
 from pulmofuse.errors import LeakageFound, StudyError
 from pulmofuse.files import read_json, write_csv
+from pulmofuse.labelsets import members
 from pulmofuse.pipeline import Reporter, Silent, locked, scan
 from pulmofuse.pipeline.controls import CHANCE
 from pulmofuse.report.figures import Estimate, forest_figure, save_figure
@@ -180,7 +181,7 @@ def _rows(name: str, study: Path, target: Target, modalities: set[str]) -> list[
         # Of three classes or more, a macro average over classes that are not there says nothing.
         two = len(target.classes) == 2 and target.positive is not None
         n_positive = int((group["y_true"] == target.positive).sum()) if two else None
-        complete = found == set(target.classes)
+        complete = {c for name in found for c in members(name)} == set(target.classes)
         rows.append(
             {
                 "held_out": name,

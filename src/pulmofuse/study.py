@@ -9,6 +9,7 @@ study that was killed goes on where it was.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -62,17 +63,20 @@ from pulmofuse.pipeline import (
     decide,
     decision_predictions,
     describe_cohort,
+    describe_rows,
     feature_predictions,
     fit_decision_fusion,
     fit_feature_fusion,
     fit_gates,
     fit_prediction_sets,
     fusion_patients,
+    fusion_source,
     locked,
     operating_points,
     prepare_cohort,
     pretraining_checks,
     record_predictions,
+    record_truth,
     require_records,
     rows_hash,
     run_controls,
@@ -80,11 +84,14 @@ from pulmofuse.pipeline import (
     seen_in_pretraining,
     split_cohort,
     study_power,
+    subset_partitions,
     table_hash,
     train_unimodal,
     training_inputs,
+    training_patients,
     versions,
     weights_key,
+    with_stacking,
     without_leaks,
     write_audit,
     write_calibration,
@@ -93,11 +100,12 @@ from pulmofuse.pipeline import (
     write_findings,
     write_fingerprints,
     write_fusion_controls,
+    write_views,
 )
 from pulmofuse.report import write_report
 from pulmofuse.schema import MANIFEST_COLUMNS, Modality, Split, write_manifest
 from pulmofuse.sources.synthetic import read_truth
-from pulmofuse.training import BEST
+from pulmofuse.training import BEST, FeatureSource
 
 #: What the evaluation writes, besides what calibration has of its own.
 EVALUATION_FILES = (
@@ -124,7 +132,8 @@ class _Run:
     scores: dict[Modality, Scores] = field(default_factory=dict)
     patients: PatientScores | None = None
     decision: DecisionFusion | None = None
-    feature: FeatureFusion | None = None
+    stacking: str = ""
+    feature: dict[str, FeatureFusion] = field(default_factory=dict)
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
     thresholds: dict[str, float] = field(default_factory=dict)
     conformal: Conformal | None = None
@@ -277,7 +286,10 @@ def _train(run: _Run, cohort: Cohort, modality: Modality) -> None:
 
     outputs = [scores / f"{modality.value}.parquet", scores / f"{modality.value}.npy"]
     title = f"Score the {modality.value} records"
+    within = trained[0].within
     inputs = [key, config.evaluation.calibration_kinds]
+    if within is not None:
+        inputs.append(within.tolist())
     run.steps.run(f"score-{modality.value}", title, inputs, outputs, score)
     run.scores[modality] = Scores.load(scores, modality.value)
 
@@ -290,47 +302,87 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
     ]
     columns = ["record_id", "patient_id", "modality", "split", "y_true"]
     table = fusion_patients(cohort.records[columns], config.fusion.patients, classes, config.seed)
-    run.patients = patients = PatientScores(table, run.scores, classes)
-    run.decision = fit_decision_fusion(patients, config, cohort)
+    truth = record_truth(cohort.records, classes)
+    run.patients = patients = PatientScores(table, run.scores, classes, truth)
+    run.reporter.step("Fit the decision rules")
+    run.decision, run.stacking = with_stacking(
+        fit_decision_fusion(patients, config, cohort, run.parts),
+        patients,
+        run.scores,
+        cohort.records[columns],
+        config,
+    )
+    run.reporter.finish(run.stacking)
     tables += decision_predictions(patients, run.decision, config.fusion.rules)
-    settings = config.fusion.feature
-    if settings is not None and len(run.parts) > 1:
-        folder = run.out / "checkpoints" / "fusion"
-        trained: list[FeatureFusion] = []
-
-        def train() -> str:
-            fusion, note = fit_feature_fusion(
-                patients, run.parts, cohort, config, settings, folder, run.reporter.update
-            )
-            trained.append(fusion)
-            return note
-
-        run.steps.run(
-            "train-fusion",
-            "Train the feature-level fusion",
-            [
-                pulmofuse.__version__,
-                run.keys,
-                config.fusion.patients,
-                settings.model_dump(mode="json"),
-                rows_hash(cohort.records, [*columns, "sha256"]),
-            ],
-            [],
-            train,
-            workspace=folder,
-        )
-        if not trained:
-            train()
-        run.feature = trained[0]
-        tables += feature_predictions(patients, run.feature)
+    _fuse_features(run, cohort, patients, columns)
+    tables += feature_predictions(patients, run.feature)
     joined = pd.concat(tables, ignore_index=True)
     positive = config.target.positive
     run.thresholds = operating_points(joined, classes, positive, config.evaluation.threshold)
-    run.predictions = decide(joined, classes, positive, run.thresholds)
+    partitions = subset_partitions(run.parts, classes)
+    run.predictions = decide(joined, classes, positive, run.thresholds, partitions)
     if config.evaluation.conformal is not None:
         coverage = config.evaluation.conformal.coverage
         run.conformal = fit_prediction_sets(run.predictions, classes, coverage)
     write_parquet(run.out / "predictions.parquet", run.predictions)
+
+
+def _fuse_features(run: _Run, cohort: Cohort, patients: PatientScores, columns: list[str]) -> None:
+    """Train every feature-level fusion; writes fusion_rows.csv, what they are trained on."""
+    config, settings, out = run.config, run.config.fusion.feature, run.out
+    if settings is None or len(run.parts) < 2:
+        (out / "fusion_rows.csv").unlink(missing_ok=True)
+        return
+    folder = out / "checkpoints" / "fusion"
+    rows = training_patients(patients.patients, cohort.records[columns])
+    write_csv(out / "fusion_rows.csv", describe_rows(rows, patients.modalities, config))
+    seen = [pulmofuse.__version__, rows_hash(cohort.records, [*columns, "sha256"]), run.keys]
+    for modality, part in run.parts.items():
+        path = folder / "views" / f"{modality.value}.safetensors"
+        run.steps.run(
+            f"views-{modality.value}",
+            f"Augmented views of the {modality.value} records",
+            [*seen[:2], run.keys[modality], settings.views],
+            [path],
+            lambda path=path, part=part: write_views(  # type: ignore[misc]
+                path, part, cohort, settings.views, config.seed, run.reporter.update
+            ),
+        )
+
+    @cache
+    def source() -> FeatureSource:
+        return fusion_source(rows, run.scores, folder / "views", cohort, config)
+
+    for method in settings.methods:
+
+        def train(method: str = method) -> str:
+            run.feature[method], note = fit_feature_fusion(
+                method,
+                patients,
+                source,
+                run.parts,
+                config,
+                settings,
+                folder / method,
+                run.reporter.update,
+            )
+            return note
+
+        run.steps.run(
+            f"train-fusion-{method}",
+            f"Train the fusion by {method.replace('_', ' ')}",
+            [
+                *seen,
+                method,
+                config.fusion.patients,
+                settings.model_dump(mode="json", exclude={"methods"}),
+            ],
+            [],
+            train,
+            workspace=folder / method,
+        )
+        if method not in run.feature:
+            train()  # done before: the finished checkpoint is only loaded
 
 
 def _evaluate(run: _Run) -> None:
@@ -445,7 +497,9 @@ def _control_fusion(run: _Run, cohort: Cohort) -> None:
     config, patients, decision = run.config, run.patients, run.decision
     assert patients is not None and decision is not None  # noqa: S101, PT018  # `_fuse` set them
     outputs = [run.out / name for name in FUSION_CONTROL_FILES]
-    if not config.evaluation.fusion_controls or len(run.parts) < 2:
+    # They hold every patient to one class, which a label that stands for a set does not name.
+    unasked = not config.evaluation.fusion_controls or config.target.has_sets
+    if unasked or len(run.parts) < 2:
         for path in outputs:
             path.unlink(missing_ok=True)
         return
@@ -538,6 +592,7 @@ def _report(run: _Run, cohort: Cohort) -> Path:
             "seed": config.seed,
             "patients": "simulated" if run.predictions["simulated"].any() else "paired",
             "truth": _truth(run),
+            "stacking": run.stacking,
         },
     )
     path = write_report(out)
@@ -548,7 +603,9 @@ def _report(run: _Run, cohort: Cohort) -> Path:
 def _truth(run: _Run) -> dict[str, float] | None:
     """AUC of each subset that a synthetic cohort's generator says is attainable, or None."""
     target = run.config.target
+    if target.has_sets:
+        return None  # the generator knows no sets
     for source in run.config.sources:
         if source.name == "synthetic":
-            return read_truth(run.data_root / source.root, target.mapping, target.positive)
+            return read_truth(run.data_root / source.root, target.truth, target.positive)
     return None

@@ -111,8 +111,8 @@ def test_nothing_gives_the_prior(rule: str) -> None:
     np.testing.assert_allclose(fuse(rule, **given_), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("rule", ["mean", "weighted_mean"])
-def test_means_of_one_modality_return_it(rule: str) -> None:
+@pytest.mark.parametrize("rule", ["mean", "weighted_mean", "product"])
+def test_means_and_products_of_one_modality_return_it(rule: str) -> None:
     given_ = case(4)
     given_["present"][:] = False
     given_["present"][:, 0] = True
@@ -130,6 +130,11 @@ P = np.array([[[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]])
         ("weighted_mean", [1, 1, 1], [2, 1, 1], 0.65),
         ("weighted_mean", [0, 1, 1], [2, 1, 3], 0.3),
         ("weighted_mean", [0, 1, 0], [2, 0, 3], 0.5),
+        ("product", [1, 1, 1], [5, 1, 1], 3.375 / 4.375),
+        ("product", [0, 1, 1], [5, 1, 1], 1.5 * 0.25 / (1 + 1.5 * 0.25)),
+        ("vote", [1, 1, 1], [1, 1, 5], 2 / 3),
+        ("vote", [1, 0, 1], [1, 1, 5], 0.5),
+        ("vote", [0, 0, 1], [1, 1, 5], 0.0),
         # Odds multiply: 9 * 1.5 * 0.25 = 3.375.
         ("log_odds", [1, 1, 1], [1, 1, 1], 3.375 / 4.375),
         # sqrt(9) * 1.5 ** 0.5 = 3.674.
@@ -148,6 +153,40 @@ def test_worked_examples(
         weights=np.array(weights, dtype=float),
     )
     assert fused[0, 0] == pytest.approx(expected, abs=1e-12)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seeds)
+def test_kittlers_product_rule_is_log_odds_and_the_plain_product_counts_priors_again(
+    seed: int,
+) -> None:
+    # Kittler et al. 1998, eq. 7: P(c)^-(R-1) * product of P(c | x_m); all assume one prior.
+    given_ = case(seed)
+    k, modalities = len(given_["prior"]), len(given_["weights"])
+    given_["p"] = 0.99 * given_["p"] + 0.01 / k  # no probability reaches the clip
+    given_["present"][:] = True
+    given_["modality_priors"] = np.tile(given_["prior"], (modalities, 1))
+    given_["weights"] = np.ones(modalities)
+    kittler = given_["p"].prod(axis=1) * given_["prior"] ** (1.0 - modalities)
+    kittler /= kittler.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(fuse("log_odds", **given_), kittler, atol=1e-10)
+    plain = given_["p"].prod(axis=1)
+    np.testing.assert_allclose(
+        fuse("product", **given_), plain / plain.sum(axis=1, keepdims=True), atol=1e-10
+    )
+
+
+def test_equally_probable_classes_share_a_vote() -> None:
+    third = 1 / 3
+    fused = fuse(
+        "vote",
+        np.array([[[0.4, 0.4 * (1 + 1e-12), 0.2], [third, third, third], [0.1, 0.2, 0.7]]]),
+        np.ones((1, 3), dtype=bool),
+        prior=np.full(3, third),
+        modality_priors=np.full((3, 3), third),
+        weights=np.array([0.0, 1.0, 2.0]),
+    )
+    np.testing.assert_allclose(fused[0], [5 / 18, 5 / 18, 8 / 18], atol=1e-12)
 
 
 def test_log_odds_shifts_the_prior() -> None:
@@ -176,8 +215,8 @@ def test_certainty_is_clipped_not_infinite() -> None:
 
 
 def test_an_unknown_rule_lists_the_right_ones() -> None:
-    with pytest.raises(ConfigError, match="mean, weighted_mean, log_odds"):
-        fuse("product", **case(0))
+    with pytest.raises(ConfigError, match="mean, weighted_mean, product, vote, log_odds"):
+        fuse("sum", **case(0))
 
 
 @pytest.mark.parametrize(

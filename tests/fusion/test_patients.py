@@ -190,3 +190,63 @@ def test_a_record_without_split_or_class_is_refused(column: str) -> None:
     for make in (paired_patients, lambda c: simulated_patients(c, 0)):
         with pytest.raises(StudyError, match="1 of 42 records"):
             make(cohort)
+
+
+def _with_sets(rows: list[tuple[str, str, str]], split: str = "test") -> pd.DataFrame:
+    """Records of (patient, modality, class or set)."""
+    return pd.DataFrame(
+        [
+            {
+                "record_id": f"r{i}",
+                "patient_id": patient,
+                "modality": modality,
+                "split": split,
+                "y_true": y_true,
+            }
+            for i, (patient, modality, y_true) in enumerate(rows)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        # The X-ray says which of the set it is.
+        ([("cxr", "a"), ("ct", "a|b")], [("a", ("r1",), ("r0",))]),
+        # A contradiction: two rows, as of any other.
+        ([("cxr", "c"), ("ct", "a|b")], [("a|b", ("r1",), ()), ("c", (), ("r0",))]),
+        # Both would fit, and nobody knows which.
+        (
+            [("cxr", "a"), ("cxr", "b"), ("ct", "a|b")],
+            [("a", (), ("r0",)), ("a|b", ("r2",), ()), ("b", (), ("r1",))],
+        ),
+        # Two sets leave what they share.
+        ([("cxr", "b|c"), ("ct", "a|b")], [("b", ("r1",), ("r0",))]),
+        ([("cxr", "a|b|c"), ("ct", "a|b")], [("a|b", ("r1",), ("r0",))]),
+    ],
+)
+def test_a_real_patients_other_records_narrow_a_set_down(
+    said: list[tuple[str, str]], expected: list[tuple[str, tuple[str, ...], tuple[str, ...]]]
+) -> None:
+    table = paired_patients(_with_sets([("p", modality, y) for modality, y in said]))
+    found = [(row.y_true, row.ct, row.cxr) for row in table.itertuples()]
+    assert found == expected
+
+
+def test_simulated_patients_take_records_whose_set_holds_their_class_each_once() -> None:
+    rows = [(f"x{i}", "cxr", "abbbcc"[i]) for i in range(6)]
+    rows += [(f"t{i}", "ct", "a|b") for i in range(8)] + [(f"u{i}", "ct", "c") for i in range(2)]
+    records = _with_sets(rows)
+    table = simulated_patients(records, seed=1)
+    assert table["y_true"].value_counts().to_dict() == {"b": 6, "a": 2, "c": 2}
+    used = table.loc[table["y_true"] != "c", "ct"].map(lambda ids: ids[0])
+    assert sorted(used) == sorted(records.loc[records["y_true"] == "a|b", "record_id"])
+    turned = simulated_patients(records.sample(frac=1.0, random_state=2), seed=1)
+    pd.testing.assert_frame_equal(table, turned)
+
+
+def test_a_set_whose_classes_nobody_has_is_joined_as_a_class() -> None:
+    rows = [("t", "ct", "a|b"), ("k", "cough", "a|b"), ("x", "cxr", "c")]
+    table = simulated_patients(_with_sets(rows), seed=1)
+    assert table["y_true"].tolist() == ["a|b", "c"]
+    assert table["ct"].tolist() == [("r0",), ()]

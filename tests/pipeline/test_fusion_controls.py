@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from pulmofuse.config import StudyConfig, parse_config
 from pulmofuse.evaluation import evaluate, fit_calibration, fusion_gain
+from pulmofuse.fusion import RULES
 from pulmofuse.inference import Scores
 from pulmofuse.pipeline import (
     FUSION_CONTROL_FILES,
@@ -176,7 +177,7 @@ def test_a_modality_of_noise_costs_less_than_a_hundredth_of_auc(
     assert set(rows["subset"]) == {
         "ct", "cxr", "cough", "ct+cxr", "ct+cough", "cxr+cough", FULL,
     }  # fmt: skip
-    assert set(rows["method"]) == {"mean", "weighted_mean", "log_odds"}
+    assert set(rows["method"]) == set(RULES)
     auc = rows[rows["metric"] == "roc_auc"]
     # A plain mean has no way to leave noise out, the others have.
     weighing = auc[auc["method"] != "mean"]
@@ -355,7 +356,7 @@ def test_the_files_of_a_study(tmp_path: Path) -> None:
     )
     assert list(controls.columns) == list(COLUMNS)
     assert set(curve["weight_rule"]) == {"one", "dependence"}
-    assert set(shares["method"]) == {"mean", "weighted_mean", "log_odds"}
+    assert set(shares["method"]) == set(RULES)
     assert set(shares["modality"]) == {"ct", "cxr", "cough"}
 
 

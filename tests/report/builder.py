@@ -370,7 +370,7 @@ def _remarks() -> pd.DataFrame:
 
 def _histories(rng: np.random.Generator, folder: Path) -> None:
     for name, epochs, top in (("ct", 18, 0.88), ("cxr", 18, 0.93), ("cough", 14, 0.7),
-                              ("fusion", 25, 0.95)):  # fmt: skip
+                              ("fusion/gated_attention", 25, 0.95)):  # fmt: skip
         epoch = np.arange(epochs)
         noise = rng.normal(scale=0.015, size=epochs)
         frame = pd.DataFrame(

@@ -168,7 +168,7 @@ def test_every_figure_is_written_as_png_and_svg(
     png, svg = ({p.stem for p in folder.glob(f"*.{kind}")} for kind in ("png", "svg"))
     assert png == svg
     parts = ("ct", "cxr", "cough")
-    assert png >= panels | {"forest", "confusion_ct_cxr_cough", "training_fusion"}
+    assert png >= panels | {"forest", "confusion_ct_cxr_cough", "training_fusion_gated_attention"}
     assert png >= {
         f"{kind}_{m}" for kind in ("confusion", "training", "calibration") for m in parts
     }

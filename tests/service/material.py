@@ -50,7 +50,7 @@ def write_bundle(folder: Path) -> Path:
         positive="covid19",
         unimodal=parts,
         decision=DecisionFusion(tuple(parts), half, np.tile(half, (3, 1)), np.ones(3), 0.8),
-        feature=None,
+        feature={},
         thresholds={"cxr|unimodal": 0.4},
         facts={"warnings": [{"modality": "cough", "text": "the channel tells the class"}]},
     )

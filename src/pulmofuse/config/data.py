@@ -7,29 +7,33 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pulmofuse.config.base import ClassName, Node, Text
+from pulmofuse.labelsets import set_name
 from pulmofuse.schema import Label, Oddity
+
+
+def _covid_against_the_rest() -> dict[Label, str | tuple[str, ...]]:
+    return {
+        Label.COVID19: "covid19",
+        Label.NOT_COVID19: "not_covid19",
+        Label.NORMAL: "not_covid19",
+        Label.PNEUMONIA: "not_covid19",
+        Label.TUBERCULOSIS: "not_covid19",
+        Label.CHRONIC_LUNG_DISEASE: "not_covid19",
+        Label.OTHER_ABNORMAL: "not_covid19",
+    }
 
 
 class Target(Node):
     """What is to be detected.
 
     `classes` are the study's own names, in the order of the model's outputs. `mapping` sends the
-    labels of the data sets to them; a record whose label is not in it is left out and counted.
+    labels of the data sets to them; a record whose label is not in it is left out and counted. A
+    label may be sent to a list of classes, a set: it is one of these, and nobody knows which.
     """
 
     classes: Annotated[tuple[ClassName, ...], Field(min_length=2)] = ("not_covid19", "covid19")
     positive: str | None = "covid19"
-    mapping: dict[Label, str] = Field(
-        default_factory=lambda: {
-            Label.COVID19: "covid19",
-            Label.NOT_COVID19: "not_covid19",
-            Label.NORMAL: "not_covid19",
-            Label.PNEUMONIA: "not_covid19",
-            Label.TUBERCULOSIS: "not_covid19",
-            Label.CHRONIC_LUNG_DISEASE: "not_covid19",
-            Label.OTHER_ABNORMAL: "not_covid19",
-        }
-    )
+    mapping: dict[Label, str | tuple[str, ...]] = Field(default_factory=_covid_against_the_rest)
 
     @model_validator(mode="after")
     def _consistent(self) -> Target:
@@ -38,10 +42,18 @@ class Target(Node):
         if any(name.startswith("raw_") for name in self.classes):
             # Its column p_raw_… would be taken for the uncalibrated column of another class.
             raise ValueError("a class must not be named raw_…")
-        strangers = sorted(set(self.mapping.values()) - set(self.classes))
+        sets = {k: (v,) if isinstance(v, str) else v for k, v in self.mapping.items()}
+        strangers = sorted({name for own in sets.values() for name in own} - set(self.classes))
         if strangers:
             raise ValueError(f"mapping names {', '.join(strangers)}, which classes does not")
-        unreached = sorted(set(self.classes) - set(self.mapping.values()))
+        for label, own in sets.items():
+            if len(set(own)) != len(own) or len(own) in {0, len(self.classes)}:
+                raise ValueError(
+                    f"mapping sends {label.value} to a set that names a class twice, is empty or"
+                    " holds every class, which says nothing: leave the label out"
+                )
+        # A class that only sets name could be told from the others of its set by nobody.
+        unreached = sorted(set(self.classes) - {own[0] for own in sets.values() if len(own) == 1})
         if unreached:
             raise ValueError(f"no label is mapped to {', '.join(unreached)}")
         if self.positive is not None and self.positive not in self.classes:
@@ -49,6 +61,19 @@ class Target(Node):
         if self.positive is None and len(self.classes) == 2:
             raise ValueError("a target of two classes must say which one is positive")
         return self
+
+    @property
+    def truth(self) -> dict[Label, str]:
+        """What a label says in this study: a class, or a set of them as `labelsets.set_name`."""
+        return {
+            label: set_name((to,) if isinstance(to, str) else to, self.classes)
+            for label, to in self.mapping.items()
+        }
+
+    @property
+    def has_sets(self) -> bool:
+        """Whether a label stands for a set of classes."""
+        return not set(self.truth.values()) <= set(self.classes)
 
 
 class SourceConfig(Node):

@@ -217,9 +217,21 @@ def _refuse_what_bags_cannot(aggregation: str, training: TrainingConfig) -> None
         )
 
 
-class FusionTraining(Node):
-    """The feature-level fusion: gated attention over the features of the unimodal models."""
+FusionMethod = Literal["concatenation", "gated_attention", "cross_attention", "bilinear"]
 
+
+class FusionTraining(Node):
+    """The feature-level fusions: networks over the features of the frozen unimodal models.
+
+    `methods` are compared, each trained with the other settings; see `models.fusion_model`.
+    """
+
+    methods: Annotated[tuple[FusionMethod, ...], Field(min_length=1)] = (
+        "concatenation",
+        "gated_attention",
+        "cross_attention",
+        "bilinear",
+    )
     hidden: Count = 64
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
     modality_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
@@ -234,6 +246,12 @@ class FusionTraining(Node):
         ema_decay=0.9,
         precision="fp32",
     )
+
+    @model_validator(mode="after")
+    def _each_method_once(self) -> FusionTraining:
+        if len(set(self.methods)) != len(self.methods):
+            raise ValueError("a method is named twice in methods")
+        return self
 
     @model_validator(mode="after")
     def _what_a_fusion_can_do(self) -> FusionTraining:

@@ -28,17 +28,23 @@ class FusionConfig(Node):
 
     `patients`: "paired" joins the records of one patient; "simulated" joins records of one class
     and split (and says so on every row); "auto" takes true pairs where the data have them.
+    `stacking` learns the modalities' weights from true pairs in validation: "auto" where there are
+    enough, "paired" stops where there are not, "simulated" then takes simulated patients (and the
+    method's name says so), "none" leaves it out.
     `dependence_weight` is w of the log-odds rule: 1 is independence given the class.
     `dependence_rho` assumes that correlation between any two modalities given the class instead,
     and lets w follow from it for each number of modalities (`fusion.discount`).
     """
 
     patients: Literal["auto", "paired", "simulated"] = "auto"
-    rules: tuple[Literal["mean", "weighted_mean", "log_odds"], ...] = (
+    rules: tuple[Literal["mean", "weighted_mean", "product", "vote", "log_odds"], ...] = (
         "mean",
         "weighted_mean",
+        "product",
+        "vote",
         "log_odds",
     )
+    stacking: Literal["auto", "paired", "simulated", "none"] = "auto"
     dependence_weight: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     dependence_rho: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     feature: FusionTraining | None = FusionTraining()

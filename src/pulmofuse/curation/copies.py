@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from pulmofuse.labelsets import common
 from pulmofuse.schema import LABEL_SETS, Label
 
 #: Columns of a table of pairs.
@@ -169,7 +170,7 @@ def _contradict(one: _Said, other: _Said) -> bool:
     """Whether two (class, label) cannot both be said of one content."""
     (class_a, label_a), (class_b, label_b) = map(_texts, (one, other))
     if class_a is not None and class_b is not None:
-        if class_a == class_b:
+        if common((class_a, class_b)) is not None:  # one class, or sets that share one
             return False
         # Two labels of the same meaning under two classes are a contradiction of the study's own.
         return label_a == label_b or not _same_set(label_a, label_b)

@@ -14,6 +14,7 @@ import pandas as pd
 from pulmofuse.config import EvaluationConfig
 from pulmofuse.evaluation.intervals import difference_interval, logit_interval
 from pulmofuse.evaluation.metrics import METRICS
+from pulmofuse.evaluation.questions import as_asked, common_question, positive_of, questions, told
 from pulmofuse.evaluation.tables import (
     PER_RECORD,
     UNIMODAL,
@@ -54,7 +55,9 @@ def evaluate(
         seed: of the bootstrap.
 
     Returns:
-        Rows `{subset, method, split, site, metric, value, low, high, n_patients, simulated}`.
+        Rows `{subset, method, split, site, metric, value, low, high, n_patients, simulated}`, and
+        `question` where labels are sets of classes: the parts that were told apart, see
+        `evaluation.questions`.
         Intervals (low, high) stand on the test split only; what is undefined is None. `site` is ""
         for all sites; per-site rows are given for `per_record` and sites of at least 10 records
         and two classes.
@@ -62,23 +65,23 @@ def evaluate(
     Raises:
         StudyError: a class of the predictions is not in `classes`.
     """
-    cohort = modalities_of(predictions)
+    cohort, asked = modalities_of(predictions), questions(predictions, classes)
     rows: list[Row] = []
     for keys, group in groups_of(predictions):
-        for site, part in _sites(group, str(keys["method"])):
-            table = table_of(part, classes, str(keys["subset"]), cohort, bool(keys["simulated"]))
+        subset, question = str(keys["subset"]), asked[str(keys["subset"])]
+        at = class_index(question.names, positive_of(question, positive))
+        for site, part in _sites(as_asked(group, question), str(keys["method"])):
+            table = table_of(part, question.names, subset, cohort, bool(keys["simulated"]))
             n_boot = config.bootstrap if keys["split"] == Split.TEST else 0
             rows += [
-                {**keys, "site": site, **figures, "n_patients": table.n_patients}
-                for figures in _metric_rows(
-                    table, class_index(classes, positive), n_boot, config, seed
-                )
+                {**keys, "site": site, **figures, "n_patients": table.n_patients, **told(question)}
+                for figures in _metric_rows(table, at, n_boot, config, seed)
             ]
     order = [
         "subset", "method", "split", "site", "metric", "value", "low", "high", "n_patients",
-        "simulated",
+        "simulated", "question",
     ]  # fmt: skip
-    return [{key: row[key] for key in order} for row in rows]
+    return [{key: row[key] for key in order if key in row} for row in rows]
 
 
 def comparison_table(rows: Sequence[Row]) -> pd.DataFrame:
@@ -89,7 +92,8 @@ def comparison_table(rows: Sequence[Row]) -> pd.DataFrame:
 
     Returns:
         Columns `subset, method, <metric>, <metric>_low, <metric>_high ..., n_patients, simulated`;
-        what is undefined is NaN.
+        what is undefined is NaN. Where rows have a `question`, it is the last column, "" for all
+        classes.
     """
     lines: dict[tuple[str, str, bool], Row] = {}
     for row in rows:
@@ -100,8 +104,11 @@ def comparison_table(rows: Sequence[Row]) -> pd.DataFrame:
         name = row["metric"]
         line |= {name: row["value"], f"{name}_low": row["low"], f"{name}_high": row["high"]}
         line |= {"n_patients": row["n_patients"], "simulated": row["simulated"]}
+        line["question"] = row.get("question", "")
     figures = [f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")]
     columns = ["subset", "method", *figures, "n_patients", "simulated"]
+    if any(line["question"] for line in lines.values()):
+        columns.append("question")
     table = pd.DataFrame(list(lines.values()), columns=columns)
     return table.astype(dict.fromkeys(figures, np.float64))
 
@@ -134,10 +141,11 @@ def paired_difference(
     Returns:
         (difference, low, high, number of patients); NaN where undefined.
     """
-    tables = paired_tables(predictions, (first, second), classes, Split.TEST)
+    question = common_question(questions(predictions, classes), (first[0], second[0]), classes)
+    tables = paired_tables(predictions, (first, second), question, Split.TEST)
     if not tables[0].n_patients:
         return float("nan"), float("nan"), float("nan"), 0
-    at = class_index(classes, positive)
+    at = class_index(question.names, positive_of(question, positive))
     of = list(METRICS).index(metric)
     value = float(tables[0].values(at)[of] - tables[1].values(at)[of])
     # Both tables hold the same patients in the same order, so one draw serves both.
@@ -181,6 +189,7 @@ def fusion_gain(
         best = best_modality(part, full, methods, classes, positive)
         if best is None:
             continue
+        asked = told(common_question(questions(part, classes), (full, best), classes))
         for method in methods:
             value, low, high, n_patients = paired_difference(
                 part,
@@ -204,6 +213,7 @@ def fusion_gain(
                     "n_patients": n_patients,
                     "simulated": bool(simulated),
                     "against": best,
+                    **asked,
                 }
             )
     return rows

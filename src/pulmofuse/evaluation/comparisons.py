@@ -25,6 +25,7 @@ from pulmofuse.config import EvaluationConfig
 from pulmofuse.evaluation.delong import delong
 from pulmofuse.evaluation.intervals import difference_interval, two_sided_p
 from pulmofuse.evaluation.metrics import METRICS
+from pulmofuse.evaluation.questions import common_question, positive_of, questions
 from pulmofuse.evaluation.resampling import Replicates
 from pulmofuse.evaluation.significance import holm, mcnemar
 from pulmofuse.evaluation.tables import (
@@ -80,11 +81,13 @@ def comparisons(
     fused = predictions[predictions["method"] != PER_RECORD]
     for simulated, part in fused.groupby("simulated", sort=False):
         known: dict[tuple[object, ...], tuple[FloatArray, Replicates]] = {}
+        asked = questions(part, classes)
         for pair in _pairs(part, classes, positive):
-            tables = paired_tables(part, (pair.a, pair.b), classes, Split.TEST)
+            question = common_question(asked, (pair.a[0], pair.b[0]), classes)
+            tables = paired_tables(part, (pair.a, pair.b), question, Split.TEST)
             if not tables[0].n_patients:
                 continue
-            at = class_index(classes, positive)
+            at = class_index(question.names, positive_of(question, positive))
             keep = {
                 "family": pair.family,
                 "subset_a": pair.a[0],
@@ -136,7 +139,7 @@ def _computed(
 ) -> tuple[FloatArray, Replicates]:
     """Metrics and replicates of one side; a table meets many others on the same patients."""
     patients = "\n".join("\t".join(row) for row in zip(*table.factors, strict=True))
-    key = (names, hash(patients), table.y.tobytes())
+    key = (names, hash(patients), table.p.shape[1], table.y.tobytes())
     if key not in known:
         resamples = table.resample(config.bootstrap, seed)
         known[key] = table.values(positive), table.replicates(positive, resamples)

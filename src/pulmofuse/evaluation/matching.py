@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from pulmofuse.config import EvaluationConfig
 from pulmofuse.curation.check import two_digits
 from pulmofuse.evaluation.intervals import patient_interval
+from pulmofuse.evaluation.questions import as_asked, positive_of, questions
 from pulmofuse.evaluation.tables import PER_RECORD, Row
 from pulmofuse.schema import Split, class_columns
 from pulmofuse.statistics import FloatArray, divide, weighted_auc
@@ -131,8 +132,11 @@ def matched_rows(
         records[["record_id", *columns]], on="record_id", how="inner"
     )
     rows: list[Row] = []
+    asked = questions(chosen, classes)
     for modality, group in table.groupby("subset", sort=False):
-        part = _Part.of(group, str(modality), classes, positive)
+        question = asked[str(modality)]
+        own = as_asked(group, question), str(modality), question.names
+        part = _Part.of(*own, positive_of(question, positive))
         rows += part.rows(config, seed)
     return rows
 

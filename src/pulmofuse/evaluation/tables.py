@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from pulmofuse.errors import StudyError
 from pulmofuse.evaluation.metrics import METRICS, IntArray, roc_auc
+from pulmofuse.evaluation.questions import as_asked, common_question, positive_of, questions
 from pulmofuse.evaluation.replicates import metric_replicates
 from pulmofuse.evaluation.resampling import Replicates, Resamples, resample
+from pulmofuse.labelsets import Partition
 from pulmofuse.schema import ABSENT, JOIN, SUBSET_JOIN, Modality, Split, class_columns
 from pulmofuse.statistics import FloatArray
 
@@ -58,16 +60,17 @@ class Table:
 def paired_tables(
     predictions: pd.DataFrame,
     pair: Sequence[tuple[str, str]],
-    classes: Sequence[str],
+    question: Partition,
     split: Split,
 ) -> list[Table]:
-    """Tables of (subset, method) pairs on the patients of a split that all of them predict."""
+    """Tables of (subset, method) pairs on the patients of a split that all of them predict.
+
+    Their classes are the parts of `question`; see `evaluation.questions`.
+    """
     part = predictions[predictions["split"] == split]
     # A patient who fell ill between two records stands once per class (`fusion.paired_patients`).
     frames = [
-        part[(part["subset"] == subset) & (part["method"] == method)].set_index(
-            ["patient_id", "y_true"]
-        )
+        _asked_rows(part[(part["subset"] == subset) & (part["method"] == method)], question)
         for subset, method in pair
     ]
     for (subset, method), frame in zip(pair, frames, strict=True):
@@ -85,9 +88,22 @@ def paired_tables(
     # A row of either depends on the patients of both: these are resampled.
     named = {name for subset, _ in pair for name in subset.split(SUBSET_JOIN)}
     union = SUBSET_JOIN.join(name for name in cohort.split(SUBSET_JOIN) if name in named)
-    return [
-        table_of(f.loc[common].reset_index(), classes, union, cohort, simulated) for f in frames
-    ]
+    names = question.names
+    return [table_of(f.loc[common].reset_index(), names, union, cohort, simulated) for f in frames]
+
+
+def _asked_rows(rows: pd.DataFrame, question: Partition) -> pd.DataFrame:
+    """Rows of one (subset, method), found by patient and class.
+
+    Classes that the question does not tell apart leave a patient's rows with one class; they stay
+    apart by their order.
+    """
+    if question.is_fine:
+        return rows.set_index(["patient_id", "y_true"])
+    twice = rows.duplicated(["patient_id", "y_true"]).any()
+    asked = as_asked(rows.sort_values("y_true", kind="stable"), question)
+    order = 0 if twice else asked.groupby(["patient_id", "y_true"]).cumcount()
+    return asked.assign(order=order).set_index(["patient_id", "y_true", "order"])
 
 
 def table_of(
@@ -168,13 +184,14 @@ def best_modality(
     if len(modalities) < 2 or not methods:
         return None
     scores: dict[str, float] = {}
+    # Figures that answer different questions cannot be ranked.
+    question = common_question(questions(cohort, classes), (full, *modalities), classes)
+    at = class_index(question.names, positive_of(question, positive))
     for modality in modalities:
         pair = ((modality, UNIMODAL), (full, methods[0]))
-        table = paired_tables(cohort, pair, classes, Split.VAL)[0]
+        table = paired_tables(cohort, pair, question, Split.VAL)[0]
         if table.n_patients:
-            scores[modality] = float(
-                roc_auc(table.y, table.p, None, class_index(classes, positive), None)
-            )
+            scores[modality] = float(roc_auc(table.y, table.p, None, at, None))
     defined = {name: score for name, score in scores.items() if np.isfinite(score)}
     return max(defined, key=lambda name: defined[name]) if defined else None
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pulmofuse.config import EvaluationConfig
 from pulmofuse.evaluation.intervals import logit_interval, quantile
+from pulmofuse.evaluation.questions import as_asked, positive_of, questions
 from pulmofuse.evaluation.tables import (
     PER_RECORD,
     UNIMODAL,
@@ -95,12 +96,16 @@ def decision_curves(
         `CURVE_COLUMNS`; low and high are pointwise.
     """
     rows: list[pd.DataFrame] = []
-    at = class_index(classes, positive)
-    cohort = modalities_of(predictions)
+    cohort, asked = modalities_of(predictions), questions(predictions, classes)
     for keys, group in groups_of(predictions):
-        if keys["method"] not in CURVE_METHODS or keys["split"] != Split.TEST or at is None:
+        if keys["method"] not in CURVE_METHODS or keys["split"] != Split.TEST:
             continue
-        table = table_of(group, classes, keys["subset"], cohort, keys["simulated"])
+        question = asked[keys["subset"]]
+        at = class_index(question.names, positive_of(question, positive))
+        if at is None:
+            continue
+        group = as_asked(group, question)  # noqa: PLW2901
+        table = table_of(group, question.names, keys["subset"], cohort, keys["simulated"])
         ill, score = table.y == at, table.p[:, at]
         statistic = partial(net_benefit, ill, score, THRESHOLDS)
         drawn = table.resample(config.bootstrap, seed).of(statistic)
@@ -169,12 +174,16 @@ def prevalence_table(
         `PREVALENCE_COLUMNS`; what is undefined is NaN.
     """
     rows: list[Row] = []
-    at = class_index(classes, positive)
-    cohort = modalities_of(predictions)
+    cohort, asked = modalities_of(predictions), questions(predictions, classes)
     for keys, group in groups_of(predictions):
-        if keys["method"] == PER_RECORD or keys["split"] != Split.TEST or at is None:
+        if keys["method"] == PER_RECORD or keys["split"] != Split.TEST:
             continue
-        table = table_of(group, classes, keys["subset"], cohort, keys["simulated"])
+        question = asked[keys["subset"]]
+        at = class_index(question.names, positive_of(question, positive))
+        if at is None:
+            continue
+        group = as_asked(group, question)  # noqa: PLW2901
+        table = table_of(group, question.names, keys["subset"], cohort, keys["simulated"])
         ill, called = table.y == at, table.predicted == at
         rates = _rates(ill, called, np.ones((len(ill), 1)))
         drawn = table.resample(config.bootstrap, seed).of(partial(_rates, ill, called))

@@ -9,14 +9,27 @@ from pulmofuse.fusion.dependence import (
     rho_interval,
     shuffled_within,
 )
-from pulmofuse.fusion.patients import paired_patients, simulated_patients
+from pulmofuse.fusion.patients import narrowed, paired_patients, simulated_patients
+from pulmofuse.fusion.stacking import (
+    MIN_PAIRS_PER_CLASS,
+    STACKING,
+    STACKING_SIMULATED,
+    Stacking,
+    fit_stacking,
+)
 
 __all__ = [
+    "MIN_PAIRS_PER_CLASS",
     "RULES",
+    "STACKING",
+    "STACKING_SIMULATED",
+    "Stacking",
     "copula_ranks",
     "discount",
     "estimate_rho",
+    "fit_stacking",
     "fuse",
+    "narrowed",
     "own_evidence",
     "paired_patients",
     "rho_interval",

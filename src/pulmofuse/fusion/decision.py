@@ -16,6 +16,10 @@ from pulmofuse.errors import ConfigError
 #: class out for good: one that has seen a few hundred patients cannot know of one in a million.
 CLIP = 1e-6
 
+#: Two classes whose probabilities differ by less, relatively, are equally probable: the last
+#: digits of a prior that was divided out and multiplied in again must not decide a vote.
+_TIE = 1e-9
+
 #: (p, present, prior, modality_priors, weights) -> (n, classes), not yet normalised.
 Rule = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -37,10 +41,11 @@ def fuse(
         present: (n, modalities) bool.
         prior: (classes,) of the population to predict for.
         modality_priors: (modalities, classes) that each modality's probabilities assume.
-        weights: (modalities,), not negative; `mean` takes no notice of them.
+        weights: (modalities,), not negative; `mean`, `product` and `vote` take no notice of them.
 
     Returns:
-        (n, classes), rows sum to 1. The prior where no modality is present or has weight.
+        (n, classes), rows sum to 1. The prior where no modality is present, or none that is
+        has weight.
 
     Raises:
         ConfigError: no such rule.
@@ -82,6 +87,44 @@ def _weighted_mean(
     total = w.sum(axis=1, keepdims=True)
     joint = np.einsum("nm,nmc->nc", w, p)
     return np.where(total > 0, joint / np.where(total > 0, total, 1.0), prior)
+
+
+def _product(
+    p: np.ndarray,
+    present: np.ndarray,
+    prior: np.ndarray,
+    modality_priors: np.ndarray,  # noqa: ARG001  the probabilities assume the fused prior already
+    weights: np.ndarray,  # noqa: ARG001
+) -> np.ndarray:
+    """Normalised product of the present modalities' probabilities.
+
+    This is the product as it is mostly programmed. The product rule as Kittler et al. derive it
+    (1998, "On combining classifiers", IEEE TPAMI 20:226, eq. 7) divides by the prior once for each
+    modality but one, because every posterior holds the prior again; `log_odds` with w = 1 is that
+    rule. Of one modality, or under a uniform prior, the two are the same; else this one counts the
+    prior once per modality, and leans towards the frequent class the more modalities there are.
+    """
+    joint = np.einsum("nm,nmc->nc", present, _log(p))
+    scores = np.exp(joint - joint.max(axis=1, keepdims=True))
+    return np.where(present.any(axis=1, keepdims=True), scores, prior)
+
+
+def _vote(
+    p: np.ndarray,
+    present: np.ndarray,
+    prior: np.ndarray,
+    modality_priors: np.ndarray,  # noqa: ARG001
+    weights: np.ndarray,  # noqa: ARG001
+) -> np.ndarray:
+    """Share of the present modalities whose most probable class it is.
+
+    A modality with several most probable classes divides its vote among them. The shares are
+    coarse: m modalities without ties give m + 1 values, 0 and 1 among them, so they rank patients
+    poorly, and neither a calibration nor a threshold can make a probability of them.
+    """
+    best = p >= p.max(axis=2, keepdims=True) * (1 - _TIE)
+    votes = np.einsum("nm,nmc->nc", present, best / best.sum(axis=2, keepdims=True))
+    return np.where(present.any(axis=1, keepdims=True), votes, prior)
 
 
 def _log_odds(
@@ -136,5 +179,7 @@ def _check(
 RULES: dict[str, Rule] = {
     "mean": _mean,
     "weighted_mean": _weighted_mean,
+    "product": _product,
+    "vote": _vote,
     "log_odds": _log_odds,
 }

@@ -8,9 +8,11 @@ from pulmofuse.inference.bundle import (
     build_model,
     load_bundle,
     save_bundle,
+    subset_partition,
 )
 from pulmofuse.inference.explain import activation_map, grad_cam
 from pulmofuse.inference.explanation import Explanation, explain, explain_instances
+from pulmofuse.inference.exporting import export_bundle
 from pulmofuse.inference.gate import (
     GATE_MODES,
     Gate,
@@ -19,7 +21,8 @@ from pulmofuse.inference.gate import (
     GateStatistics,
     fit_statistics,
 )
-from pulmofuse.inference.predictor import DEFAULT_METHOD, FEATURE_METHOD, Prediction, Predictor
+from pulmofuse.inference.predictor import DEFAULT_METHOD, Prediction, Predictor
+from pulmofuse.inference.runtime import RUNTIMES, Runtime, run_by
 from pulmofuse.inference.scoring import (
     Scores,
     findings_probabilities,
@@ -29,8 +32,8 @@ from pulmofuse.inference.scoring import (
 
 __all__ = [
     "DEFAULT_METHOD",
-    "FEATURE_METHOD",
     "GATE_MODES",
+    "RUNTIMES",
     "Bundle",
     "DecisionFusion",
     "Explanation",
@@ -41,17 +44,21 @@ __all__ = [
     "GateStatistics",
     "Prediction",
     "Predictor",
+    "Runtime",
     "Scores",
     "Unimodal",
     "activation_map",
     "build_model",
     "explain",
     "explain_instances",
+    "export_bundle",
     "findings_probabilities",
     "fit_statistics",
     "grad_cam",
     "instance_rows",
     "load_bundle",
+    "run_by",
     "save_bundle",
     "score_records",
+    "subset_partition",
 ]

@@ -2,7 +2,7 @@
 
     bundle.json                      classes, priors, calibration, thresholds, configurations, facts
     ct.safetensors, cxr.…, cough.…   weights of each modality's model
-    fusion.safetensors               weights of the feature-level fusion, if the study trained one
+    fusion-<method>.safetensors      weights of each feature-level fusion that the study trained
     gate-ct.safetensors, gate-cxr.…  where the features of training records lie (inference.gate)
 
 Loading is strict: a file that is missing, damaged or does not fit its architecture is an error.
@@ -11,7 +11,7 @@ Loading is strict: a file that is missing, damaged or does not fit its architect
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,17 @@ from pulmofuse.config import CoughConfig, CtConfig, CxrConfig
 from pulmofuse.errors import BundleError
 from pulmofuse.evaluation import CalibrationMap, Conformal, calibration_from_dict
 from pulmofuse.files import atomic_path, write_json
-from pulmofuse.fusion import discount, fuse
+from pulmofuse.fusion import Stacking, discount, fuse
 from pulmofuse.inference.gate import GateStatistics, gate_to_json, load_gate, save_gate
+from pulmofuse.labelsets import Partition
 from pulmofuse.models import (
     Classifier,
     Ensemble,
-    GatedAttentionFusion,
+    FusionHead,
     build_audio_model,
     build_ct_model,
     build_cxr_model,
+    build_fusion,
 )
 from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
 from pulmofuse.schema import Modality
@@ -48,12 +50,38 @@ _REMEDY = "make the bundle again with `pulmofuse study`"
 
 @dataclass(frozen=True, eq=False)
 class Unimodal:
-    """The trained model of one modality with what belongs to it."""
+    """The trained model of one modality with what belongs to it.
+
+    Attributes:
+        modality, config, model: the network, and what it was made from.
+        calibration: of the network's own outputs.
+        partition: parts of the study's classes that the outputs are of; None: one for each class.
+        within: (classes,) prior by which a part's probability is divided among its classes; None
+            where every part is one class.
+    """
 
     modality: Modality
     config: CtConfig | CxrConfig | CoughConfig
     model: Classifier
     calibration: CalibrationMap
+    partition: Partition | None = None
+    within: np.ndarray | None = None
+
+    def lift(self, p: np.ndarray) -> np.ndarray:
+        """The network's (n, outputs) probabilities as those of the study's classes."""
+        if self.partition is None or self.within is None:
+            return p
+        return self.partition.lift(p, self.within)
+
+    def calibrated(self, raw: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities (n, classes) from what the network says."""
+        return self.lift(self.calibration.apply(raw))
+
+
+def subset_partition(parts: Iterable[Unimodal], classes: tuple[str, ...]) -> Partition:
+    """What the models of some modalities can tell apart together."""
+    own = [part.partition or Partition.fine(classes) for part in parts]
+    return Partition.meet(own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +96,7 @@ class DecisionFusion:
         dependence_weight: w of the log-odds rule where two or more modalities are present.
         dependence_rho: assumed correlation given the class, from which w follows by the number of
             modalities present (`fusion.discount`); None takes `dependence_weight`.
+        stacking: the weights learned from patients with several modalities, if any were.
     """
 
     modalities: tuple[Modality, ...]
@@ -76,6 +105,11 @@ class DecisionFusion:
     auc_weights: np.ndarray
     dependence_weight: float
     dependence_rho: float | None = None
+    stacking: Stacking | None = None
+
+    def methods(self, rules: Iterable[str]) -> tuple[str, ...]:
+        """These rules, and the stacking where there is one."""
+        return (*rules, *(() if self.stacking is None else (self.stacking.method,)))
 
     def weight(self, n_present: int) -> float:
         """W of the log-odds rule for so many modalities.
@@ -98,8 +132,10 @@ class DecisionFusion:
         return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
     def apply(self, rule: str, p: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """Fuse (n, modalities, classes) by a rule; see `fusion.fuse`."""
+        """Fuse (n, modalities, classes) by a rule, see `fusion.fuse`, or by the stacking's name."""
         constants = {"prior": self.prior, "modality_priors": self.modality_priors}
+        if self.stacking is not None and rule == self.stacking.method:
+            return self.stacking.apply(p, present, **constants)
         if rule != "log_odds":
             return fuse(rule, self.rebase(p), present, weights=self.auc_weights, **constants)
         counts = present.sum(axis=1)
@@ -113,9 +149,9 @@ class DecisionFusion:
 
 @dataclass(frozen=True, eq=False)
 class FeatureFusion:
-    """The trained feature-level fusion and its calibration for each subset of modalities."""
+    """A trained feature-level fusion and its calibration for each subset of modalities."""
 
-    model: GatedAttentionFusion
+    model: FusionHead
     hidden: int
     dropout: float
     modality_dropout: float
@@ -132,7 +168,7 @@ class Bundle:
         positive: the class that thresholds are for; without effect with three or more classes.
         unimodal: the models, in the order ct, cxr, cough.
         decision: the decision-level rules.
-        feature: the feature-level fusion, if trained.
+        feature: method -> the feature-level fusion; empty where none was trained.
         thresholds: "subset|method" -> operating point on p of the positive class.
         facts: fingerprints, versions and the audit's warnings, as JSON values.
         conformal: prediction sets, if the study made them.
@@ -147,7 +183,7 @@ class Bundle:
     positive: str | None
     unimodal: dict[Modality, Unimodal]
     decision: DecisionFusion
-    feature: FeatureFusion | None
+    feature: dict[str, FeatureFusion]
     thresholds: dict[str, float]
     facts: dict[str, Any] = field(default_factory=dict)
     conformal: Conformal | None = None
@@ -192,8 +228,8 @@ def save_bundle(folder: Path, bundle: Bundle) -> None:
         _save_weights(folder / f"{modality.value}.safetensors", part.model)
     for modality, statistics in bundle.gates.items():
         save_gate(folder, modality, statistics)
-    if bundle.feature is not None:
-        _save_weights(folder / "fusion.safetensors", bundle.feature.model)
+    for method, fusion in bundle.feature.items():
+        _save_weights(_fusion_path(folder, method), fusion.model)
     write_json(folder / "bundle.json", _to_json(bundle))
 
 
@@ -228,12 +264,12 @@ def load_bundle(folder: Path) -> Bundle:
         )
     try:
         return _from_json(folder, content)
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, ValidationError) as error:
         raise BundleError(path, f"is damaged ({error!r})", _REMEDY) from None
 
 
 def _to_json(bundle: Bundle) -> dict[str, Any]:
-    decision, feature = bundle.decision, bundle.feature
+    decision = bundle.decision
     return {
         "format_version": FORMAT_VERSION,
         "preprocessing_version": PREPROCESSING_VERSION,
@@ -248,6 +284,8 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
                 "calibration": part.calibration.to_dict(),
                 "feature_dim": part.model.feature_dim,
                 "findings": [finding.value for finding in part.model.findings],
+                "partition": None if part.partition is None else part.partition.parts,
+                "within": None if part.within is None else part.within.tolist(),
             }
             for modality, part in bundle.unimodal.items()
         },
@@ -257,14 +295,16 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
             "auc_weights": decision.auc_weights.tolist(),
             "dependence_weight": decision.dependence_weight,
             "dependence_rho": decision.dependence_rho,
+            "stacking": None if decision.stacking is None else decision.stacking.to_dict(),
         },
-        "feature": None
-        if feature is None
-        else {
-            "hidden": feature.hidden,
-            "dropout": feature.dropout,
-            "modality_dropout": feature.modality_dropout,
-            "calibration": {k: c.to_dict() for k, c in feature.calibration.items()},
+        "feature": {
+            method: {
+                "hidden": feature.hidden,
+                "dropout": feature.dropout,
+                "modality_dropout": feature.modality_dropout,
+                "calibration": {k: c.to_dict() for k, c in feature.calibration.items()},
+            }
+            for method, feature in bundle.feature.items()
         },
         "thresholds": bundle.thresholds,
         "conformal": None if bundle.conformal is None else bundle.conformal.to_dict(),
@@ -291,14 +331,17 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
         blank = config.model_copy(
             update={"model": config.model.model_copy(update={"weights": "none"})}
         )
-        model = build_model(modality, blank, len(classes))
+        partition, within = _load_partition(part, classes)
+        n_outputs = len(classes) if partition is None else len(partition.parts)
+        model = build_model(modality, blank, n_outputs)
         findings = part.get("findings", [])  # bundles of before have none
         if findings:
             model.learn_findings(findings)
         _load_weights(folder / f"{modality.value}.safetensors", model)
         calibration = calibration_from_dict(part["calibration"])
-        unimodal[modality] = Unimodal(modality, config, model, calibration)
+        unimodal[modality] = Unimodal(modality, config, model, calibration, partition, within)
     decision = content["decision"]
+    stacking = decision.get("stacking")  # bundles of before have none
     # Bundles of before have neither of these two.
     sets, prevalence = content.get("conformal"), content.get("deployment_prevalence")
     if prevalence is not None and not 0 < prevalence < 1:
@@ -316,8 +359,14 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
             auc_weights=np.array(decision["auc_weights"], dtype=float),
             dependence_weight=float(decision["dependence_weight"]),
             dependence_rho=decision.get("dependence_rho"),  # bundles of before have none
+            stacking=None
+            if stacking is None
+            else Stacking.from_dict(stacking, len(unimodal), len(classes)),
         ),
-        feature=_load_feature(folder, content["feature"], unimodal, len(classes)),
+        feature={
+            method: _load_feature(folder, method, fusion, unimodal, len(classes))
+            for method, fusion in content["feature"].items()
+        },
         thresholds={key: float(value) for key, value in content["thresholds"].items()},
         facts=dict(content["facts"]),
         conformal=None if sets is None else Conformal.from_dict(sets, classes),
@@ -331,23 +380,43 @@ def _from_json(folder: Path, content: Mapping[str, Any]) -> Bundle:
     )
 
 
+def _load_partition(
+    part: Mapping[str, Any], classes: tuple[str, ...]
+) -> tuple[Partition | None, np.ndarray | None]:
+    """The parts of the classes that a model's outputs are of, and the prior within them."""
+    parts, prior = part.get("partition"), part.get("within")  # bundles of before have none
+    if parts is None or prior is None:
+        if parts is not prior:
+            raise ValueError("a partition and the prior within it go together")
+        return None, None
+    partition, within = Partition(classes, tuple(map(tuple, parts))), np.array(prior, dtype=float)
+    if sorted(name for own in partition.parts for name in own) != sorted(classes):
+        raise ValueError("a partition does not hold every class once")
+    if within.shape != (len(classes),) or not (np.isfinite(within) & (within > 0)).all():
+        raise ValueError("a prior within the parts is not positive")
+    return partition, within
+
+
 def _load_feature(
     folder: Path,
-    content: Mapping[str, Any] | None,
+    method: str,
+    content: Mapping[str, Any],
     unimodal: Mapping[Modality, Unimodal],
     n_classes: int,
-) -> FeatureFusion | None:
-    if content is None:
-        return None
+) -> FeatureFusion:
     dims = {m.value: part.model.feature_dim for m, part in unimodal.items()}
-    model = GatedAttentionFusion(
-        dims, n_classes, content["hidden"], content["dropout"], content["modality_dropout"]
+    model = build_fusion(
+        method, dims, n_classes, content["hidden"], content["dropout"], content["modality_dropout"]
     )
-    _load_weights(folder / "fusion.safetensors", model)
+    _load_weights(_fusion_path(folder, method), model)
     calibration = {k: calibration_from_dict(c) for k, c in content["calibration"].items()}
     return FeatureFusion(
         model, content["hidden"], content["dropout"], content["modality_dropout"], calibration
     )
+
+
+def _fusion_path(folder: Path, method: str) -> Path:
+    return folder / f"fusion-{method}.safetensors"
 
 
 def _save_weights(path: Path, model: nn.Module) -> None:

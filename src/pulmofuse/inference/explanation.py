@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 
-from pulmofuse.inference.bundle import Unimodal
+from pulmofuse.inference.bundle import Unimodal, subset_partition
 from pulmofuse.inference.explain import DEFAULT_MAP, activation_map
 from pulmofuse.inference.pictures import instance_picture
 from pulmofuse.inference.predictor import Predictor
@@ -101,12 +101,14 @@ def explain(
         UnreadableFile: a file cannot be read.
         ValueError: no such class.
     """
-    index = predictor.bundle.classes.index(target)
+    predictor.bundle.classes.index(target)  # refuses a stranger
     found = {}
     for modality, source in given.items():
         part = predictor.bundle.unimodal[modality]
         instances = prepare(source, modality, part.config.preprocessing).instances
-        found[modality] = explain_instances(part, instances, index, target)
+        # A model that cannot tell the class from others has one output for all of them.
+        told_apart = subset_partition([part], predictor.bundle.classes)
+        found[modality] = explain_instances(part, instances, told_apart.index(target), target)
     return found
 
 

@@ -6,28 +6,29 @@ predictor.predict(ct="slice.png", cough="cough.wav").probabilities
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from pulmofuse.errors import BundleError, InputRefused
 from pulmofuse.evaluation import conformal_sets, reweight, with_prevalence
-from pulmofuse.inference.bundle import Bundle, load_bundle
+from pulmofuse.fusion import RULES
+from pulmofuse.inference.bundle import Bundle, load_bundle, subset_partition
 from pulmofuse.inference.gate import GATE_MODES, Gate, GateMode, GateRemark
+from pulmofuse.inference.run_models import RunModels
 from pulmofuse.inference.scoring import findings_probabilities
-from pulmofuse.models import frozen
+from pulmofuse.labelsets import members
 from pulmofuse.preprocessing import Prepared, prepare
 from pulmofuse.schema import Modality, subset_name
 from pulmofuse.training import Inferred, infer_records
 
 #: The decision rule that needs no pairs and gives a calibrated posterior for any subset.
 DEFAULT_METHOD = "log_odds"
-
-FEATURE_METHOD = "gated_attention"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Prediction:
         subset: modalities that were given, e.g. "ct+cough".
         method: how they were joined; "unimodal" for one.
         probabilities: class -> probability, summing to 1.
-        predicted: the class at the study's operating point.
+        predicted: the class at the study's operating point; "a|b" where the given modalities
+            cannot tell a from b, and one of the two it is.
         threshold: operating point on the positive class; None where the largest p decides.
         by_modality: the same probabilities for each modality by itself.
         evidence: modality -> log-likelihood ratio for the positive (or predicted) class that the
@@ -83,15 +85,24 @@ class Prediction:
 class Predictor:
     """Predictions from files, with the very preprocessing and models of the study."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, runtime: str = "auto") -> None:
         self.bundle = bundle
         self._gate = Gate(bundle.gates)
-        self._models = {m: frozen(part.model) for m, part in bundle.unimodal.items()}
+        self._models = RunModels(bundle, runtime)
 
     @classmethod
-    def load(cls, folder: Path | str) -> Predictor:
-        """Read a bundle; see `load_bundle` for what can be wrong with it."""
-        return cls(load_bundle(Path(folder)))
+    def load(cls, folder: Path | str, runtime: str = "auto") -> Predictor:
+        """Read a bundle; see `load_bundle` for what can be wrong with it.
+
+        Args:
+            folder: of the bundle.
+            runtime: what runs the networks; see `inference.runtime`. A network is made ready at
+                its first use, which takes "torch" no time and any other some seconds.
+
+        Raises:
+            RuntimeUnavailable: there is no such runtime, or it is not installed.
+        """
+        return cls(load_bundle(Path(folder)), runtime)
 
     def predict(
         self,
@@ -109,7 +120,8 @@ class Predictor:
             ct: a CT slice or volume (PNG, JPEG, DICOM, NIfTI).
             cxr: a frontal chest X-ray (PNG, JPEG, DICOM).
             cough: a cough recording (WAV, FLAC, OGG, MP3).
-            method: "log_odds", "mean", "weighted_mean" or "gated_attention".
+            method: a rule of `fusion.RULES`, or what the bundle has beside: its stacking
+                ("stacking", "stacking_simulated") and its feature-level fusions.
             prevalence: share of the positive class where the prediction is used, in (0, 1); the
                 bundle's `deployment_prevalence`, else the share in the study, if not given.
                 Probabilities and threshold move with it; the call of two classes, the evidence
@@ -193,12 +205,13 @@ class Predictor:
             BundleError: the prevalence is out of range, or of no class.
         """
         given = list(seen)
-        p = {m: self.bundle.unimodal[m].calibration.apply(s.p)[0] for m, s in seen.items()}
+        p = {m: self.bundle.unimodal[m].calibrated(s.p)[0] for m, s in seen.items()}
         subset = subset_name(given)
         if len(given) == 1:
             method, fused = "unimodal", self._rebased(p)[next(iter(p))]
-        elif method == FEATURE_METHOD:
-            fused = self._fuse_features({m: s.features[0] for m, s in seen.items()}, subset)
+        elif method in self.bundle.feature:
+            features = {m: s.features[0] for m, s in seen.items()}
+            fused = self._fuse_features(features, subset, method)
         else:
             fused = self._fuse_decisions(p, method)
         attention = {
@@ -236,8 +249,9 @@ class Predictor:
     @property
     def methods(self) -> tuple[str, ...]:
         """How several modalities can be joined."""
-        rules = ("log_odds", "mean", "weighted_mean")
-        return rules if self.bundle.feature is None else (*rules, FEATURE_METHOD)
+        others = (rule for rule in RULES if rule != DEFAULT_METHOD)
+        rules = self.bundle.decision.methods((DEFAULT_METHOD, *others))
+        return (*rules, *self.bundle.feature)
 
     def _stacked(self, p: dict[Modality, np.ndarray]) -> np.ndarray:
         """(1, modalities, classes); an absent modality is uniform, and never read."""
@@ -256,9 +270,10 @@ class Predictor:
         present = np.array([[m in p for m in decision.modalities]])
         return np.asarray(decision.apply(method, self._stacked(p), present)[0])
 
-    def _fuse_features(self, features: dict[Modality, np.ndarray], subset: str) -> np.ndarray:
-        feature = self.bundle.feature
-        assert feature is not None  # noqa: S101  # `_check` refused the method otherwise
+    def _fuse_features(
+        self, features: dict[Modality, np.ndarray], subset: str, method: str
+    ) -> np.ndarray:
+        feature = self.bundle.feature[method]
         inputs = {
             m.value: torch.as_tensor(
                 features.get(m, np.zeros(part.model.feature_dim)), dtype=torch.float32
@@ -323,7 +338,7 @@ class Predictor:
             threshold = carry(moved)[positive] if threshold <= 1 else threshold
         predicted = described.predicted
         if threshold is None:
-            predicted = max(probabilities, key=lambda name: probabilities[name])
+            predicted = self._most_probable(described.by_modality, list(probabilities.values()))
         return replace(
             described,
             probabilities=probabilities,
@@ -332,6 +347,12 @@ class Predictor:
             by_modality={m: carry(p) for m, p in described.by_modality.items()},
             prevalence=prevalence,
         )
+
+    def _most_probable(self, given: Iterable[str], p: ArrayLike) -> str:
+        """The most probable class, or part of the classes that these modalities tell apart."""
+        parts = (self.bundle.unimodal[Modality(m)] for m in given)
+        told_apart = subset_partition(parts, self.bundle.classes)
+        return told_apart.names[int(told_apart.collapse(np.asarray(p)).argmax())]
 
     def _describe(
         self,
@@ -347,8 +368,11 @@ class Predictor:
             i = classes.index(positive)
             predicted = positive if fused[i] >= threshold else classes[1 - i]
         else:
-            predicted = classes[int(fused.argmax())]
-        target = classes.index(positive or predicted)
+            predicted = self._most_probable(p, fused)
+        target = [classes.index(name) for name in members(positive or predicted)]
+        priors = dict(
+            zip(self.bundle.decision.modalities, self.bundle.decision.modality_priors, strict=True)
+        )
         return Prediction(
             subset=subset,
             method=method,
@@ -357,12 +381,7 @@ class Predictor:
             threshold=threshold,
             by_modality={m.value: _named(classes, v) for m, v in self._rebased(p).items()},
             evidence={
-                m.value: _evidence(
-                    values[target],
-                    self.bundle.decision.modality_priors[
-                        self.bundle.decision.modalities.index(m), target
-                    ],
-                )
+                m.value: _evidence(values[target].sum(), priors[m][target].sum())
                 for m, values in p.items()
             },
             warnings=tuple(

@@ -71,7 +71,7 @@ def score_records(
 
     Args:
         part: model and calibration.
-        classes: in the order of the model outputs.
+        classes: of the study, in order.
         records: with the columns record_id, start and stop.
         instances: (rows, ...) of the cache.
         progress: told (instances done, all).
@@ -79,7 +79,7 @@ def score_records(
     rows, counts = instance_rows(records)
     seen = infer_records(frozen(part.model), instances, rows, counts, progress=progress)
     table = pd.DataFrame(
-        np.hstack([part.calibration.apply(seen.p), seen.p]),
+        np.hstack([part.calibrated(seen.p), part.lift(seen.p)]),
         columns=[*class_columns(classes), *class_columns(classes, raw=True)],
         index=pd.Index(records["record_id"], name="record_id"),
     )

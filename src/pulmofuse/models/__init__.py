@@ -9,19 +9,22 @@ from pulmofuse.models.cxr_model import build_cxr_model
 from pulmofuse.models.ensemble import Ensemble
 from pulmofuse.models.findings_head import FindingsHead
 from pulmofuse.models.frozen import frozen
-from pulmofuse.models.fusion_model import GatedAttentionFusion
+from pulmofuse.models.fusion_head import FusionHead
+from pulmofuse.models.fusion_model import FUSION_CONTROLS, FUSIONS, build_fusion
 from pulmofuse.models.volume import VolumeClassifier
 
 __all__ = [
     "ARCHITECTURES",
     "BACKBONES",
+    "FUSIONS",
+    "FUSION_CONTROLS",
     "Backbone",
     "BackboneEntry",
     "Classifier",
     "Ensemble",
     "FindingsHead",
+    "FusionHead",
     "GatedAttention",
-    "GatedAttentionFusion",
     "Gathered",
     "ImageClassifier",
     "VolumeClassifier",
@@ -29,5 +32,6 @@ __all__ = [
     "build_backbone",
     "build_ct_model",
     "build_cxr_model",
+    "build_fusion",
     "frozen",
 ]

@@ -9,6 +9,7 @@ times slower on a CPU (32 clips of 401 frames, LSTM of 64).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -203,6 +204,23 @@ def build_audio_model(config: CoughConfig, n_classes: int) -> Classifier:
     if config.model.aggregation == "attention":
         model.attend_to_instances(config.model.attention_hidden)
     return model
+
+
+def split_front_end(model: Classifier) -> tuple[nn.Module, Classifier]:
+    """The spectral front end, and a copy of the model that reads what the front end gives.
+
+    Members of an ensemble have one front end, for they have one configuration and it is not
+    trained. A model of images has none: `nn.Identity`.
+    """
+    behind = copy.deepcopy(model)
+    front: nn.Module = nn.Identity()
+    for part in list(behind.modules()):
+        for name, child in list(part.named_children()):
+            # An MFCC holds a log-mel, which goes with it.
+            if isinstance(child, LogMel | Mfcc) and not isinstance(part, Mfcc):
+                front = child
+                setattr(part, name, nn.Identity())
+    return front, behind
 
 
 def _build_spectrogram_cnn(config: CoughConfig, n_classes: int) -> Classifier:

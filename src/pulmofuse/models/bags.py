@@ -56,8 +56,7 @@ class GatedAttention(nn.Module):
         """
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
-            gated = torch.tanh(self.value(features)) * torch.sigmoid(self.gate(features))
-            scores = self.score(gated).squeeze(1)
+            scores = self.scores(features)
             sizes = counts.tolist()
             rows = _padded(scores, sizes, -torch.inf)
             values = _padded(features, sizes, 0.0)
@@ -65,6 +64,12 @@ class GatedAttention(nn.Module):
             pooled = (weights.unsqueeze(1) @ values).squeeze(1)
         real = torch.arange(rows.shape[1], device=rows.device) < counts.to(rows.device)[:, None]
         return Gathered(pooled, weights[real], rows.logsumexp(dim=1))
+
+    def scores(self, features: Tensor) -> Tensor:
+        """(instances, feature_dim) float32 -> (instances,), whose softmax are the weights."""
+        gated = torch.tanh(self.value(features)) * torch.sigmoid(self.gate(features))
+        scores: Tensor = self.score(gated).squeeze(1)
+        return scores
 
 
 def _padded(values: Tensor, sizes: list[int], padding: float) -> Tensor:

@@ -7,7 +7,7 @@ rows are the instances of records, and features and logits are those of the reco
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -38,9 +38,12 @@ class Classifier(nn.Module):
         instance_attention: what joins the instances of a record; None where their probabilities
             (and features) are averaged.
         findings_head: a second head for findings; None where the model has learnt none.
+        compiled: what another runtime made of `feature_map` and `pool`, and pooled features come
+            from; None where torch runs them. It is no part of the state.
     """
 
     depth: int | None = None
+    compiled: Callable[[Tensor], Tensor] | None = None
     instance_attention: GatedAttention | None
     findings_head: FindingsHead | None
 
@@ -107,8 +110,13 @@ class Classifier(nn.Module):
         return features if counts is None else self.gather(features, counts).features
 
     def _pooled(self, x: Tensor) -> Tensor:
-        pooled = [self.pool(self.feature_map(view)) for view in self.views(x)]
+        pooled = [self._pooled_view(view) for view in self.views(x)]
         return sum(pooled[1:], pooled[0]) / len(pooled) if len(pooled) > 1 else pooled[0]
+
+    def _pooled_view(self, view: Tensor) -> Tensor:
+        if self.compiled is not None:
+            return self.compiled(view)
+        return self.pool(self.feature_map(view))
 
     def gather(self, features: Tensor, counts: Tensor) -> Gathered:
         """Join instances (n, feature_dim) into records; only for a model that attends."""

@@ -286,7 +286,7 @@ def _download(url: str, path: Path) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "pulmofuse"})  # noqa: S310
     try:
         with (
-            urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response,  # noqa: S310
+            urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response,  # noqa: S310  # nosec B310
             atomic_path(path) as temporary,
             temporary.open("wb") as out,
         ):

@@ -16,6 +16,13 @@ from pulmofuse.pipeline.cohort import (
     without_leaks,
 )
 from pulmofuse.pipeline.controls import run_controls
+from pulmofuse.pipeline.feature_fusing import (
+    describe_rows,
+    fit_feature_fusion,
+    fusion_source,
+    training_patients,
+    write_views,
+)
 from pulmofuse.pipeline.findings import (
     FINDINGS_FILES,
     check_findings,
@@ -26,7 +33,7 @@ from pulmofuse.pipeline.fingerprints import (
     copies_of_study,
     write_fingerprints,
 )
-from pulmofuse.pipeline.fusing import fit_decision_fusion, fit_feature_fusion
+from pulmofuse.pipeline.fusing import fit_decision_fusion
 from pulmofuse.pipeline.fusion_controls import FUSION_CONTROL_FILES, write_fusion_controls
 from pulmofuse.pipeline.gates import fit_gates
 from pulmofuse.pipeline.keys import checkpoint_files, training_inputs
@@ -41,6 +48,8 @@ from pulmofuse.pipeline.predictions import (
     fusion_patients,
     operating_points,
     record_predictions,
+    record_truth,
+    subset_partitions,
 )
 from pulmofuse.pipeline.pretrained import (
     MARK,
@@ -49,6 +58,7 @@ from pulmofuse.pipeline.pretrained import (
     seen_in_pretraining,
     weights_key,
 )
+from pulmofuse.pipeline.stacking import with_stacking
 from pulmofuse.pipeline.steps import (
     Reporter,
     Silent,
@@ -96,12 +106,14 @@ __all__ = [
     "decide",
     "decision_predictions",
     "describe_cohort",
+    "describe_rows",
     "feature_predictions",
     "fit_decision_fusion",
     "fit_feature_fusion",
     "fit_gates",
     "fit_prediction_sets",
     "fusion_patients",
+    "fusion_source",
     "known_to_pretraining",
     "locked",
     "of_true_pairs",
@@ -110,6 +122,7 @@ __all__ = [
     "pretraining_checks",
     "read_frame",
     "record_predictions",
+    "record_truth",
     "remove_true_pairs",
     "require_records",
     "rows_hash",
@@ -118,12 +131,15 @@ __all__ = [
     "seen_in_pretraining",
     "split_cohort",
     "study_power",
+    "subset_partitions",
     "table_hash",
     "train_unimodal",
     "training_inputs",
+    "training_patients",
     "unlabelled_images",
     "versions",
     "weights_key",
+    "with_stacking",
     "without_leaks",
     "write_audit",
     "write_calibration",
@@ -133,4 +149,5 @@ __all__ = [
     "write_fingerprints",
     "write_fusion_controls",
     "write_true_pairs",
+    "write_views",
 ]

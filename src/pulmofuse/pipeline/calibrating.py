@@ -23,6 +23,7 @@ from pulmofuse.evaluation import (
     reliability_curve,
     wilson_interval,
 )
+from pulmofuse.evaluation.questions import as_asked, positive_of, questions
 from pulmofuse.files import write_csv
 from pulmofuse.schema import Split, class_columns
 
@@ -75,18 +76,23 @@ def write_calibration(
         confidence: of Wilson's intervals.
     """
     bins, measures, sets = [], [], []
+    asked = questions(predictions, classes)
     test = predictions[predictions["split"] == Split.TEST]
     for values, rows in test.groupby(_KEYS, sort=False):
         keys: dict[str, Any] = dict(zip(_KEYS, values, strict=True))
+        # A label that stands for a set of classes judges the parts that it tells apart.
+        question = asked[str(keys["subset"])]
+        parts, one = question.names, positive_of(question, positive)
+        told = as_asked(rows, question)
         bins += [
             curve.assign(**keys, of=of, stage=stage)
-            for of, stage, curve in _curves(rows, classes, positive, confidence)
+            for of, stage, curve in _curves(told, parts, one, confidence)
         ]
-        measures.append({**keys, **_measures(rows, classes, positive)})
+        measures.append({**keys, **_measures(told, parts, one)})
         key = f"{keys['subset']}|{keys['method']}"
         if conformal is not None and key in conformal.thresholds:
             limits = [conformal.thresholds[key][name] for name in classes]
-            found = _coverage(rows, classes, limits, confidence)
+            found = _coverage(rows[rows["y_true"].isin(classes)], classes, limits, confidence)
             sets += [{**keys, **row, "promised": conformal.coverage} for row in found]
     curves = pd.concat(bins) if bins else pd.DataFrame(columns=[*_KEYS, *_CURVE])
     write_csv(out / CALIBRATION_FILES[0], curves[[*_KEYS, *_CURVE]])

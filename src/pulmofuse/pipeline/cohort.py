@@ -22,6 +22,7 @@ from pulmofuse.curation import (
     unreadable_files,
 )
 from pulmofuse.errors import StudyError
+from pulmofuse.labelsets import Partition, members
 from pulmofuse.preprocessing import Cache, build_cache
 from pulmofuse.schema import (
     Exclusion,
@@ -49,7 +50,8 @@ class Cohort:
     """The records of a study.
 
     Attributes:
-        records: the manifest with the further columns `y_true` (class of the study), `sha256`,
+        records: the manifest with the further columns `y_true` (class of the study, or a set of
+            them as `labelsets.set_name` writes it), `sha256`,
             `fingerprint`, `group` (patients who are one, as far as copies and series tell),
             `start` and `stop` (rows of the record's instances in its modality's cache).
         excluded: one row per file left out, columns of `schema.Exclusion`.
@@ -73,9 +75,22 @@ class Cohort:
 
     @property
     def audited(self) -> pd.DataFrame:
-        """Records and left-out copies with the column `used`, as `curation.audit` takes them."""
+        """Records and left-out copies with the column `used`, as `curation.audit` takes them.
+
+        Where labels of a modality stand for sets of classes, `y_true` is the part of the classes
+        that its records tell apart: a shortcut to "who wrote the label" is none to the part.
+        """
         parts = [self.records.assign(used=True), self.copies.assign(used=False)]
-        return pd.concat([part for part in parts if len(part)], ignore_index=True)
+        table = pd.concat([part for part in parts if len(part)], ignore_index=True)
+        names = table["y_true"].dropna().unique()
+        if not any(len(members(str(name))) > 1 for name in names):
+            return table
+        classes = sorted({member for name in names for member in members(str(name))})
+        y_true = table["y_true"].copy()
+        for _, own in table[table["y_true"].notna()].groupby("modality"):
+            partition = Partition.of(own["y_true"].unique(), classes)
+            y_true[own.index] = [partition.names[i] for i in partition.codes(own["y_true"])]
+        return table.assign(y_true=y_true)
 
 
 def scan(sources: tuple[SourceConfig, ...], data_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -237,7 +252,7 @@ def without_leaks(cohort: Cohort) -> Cohort:
 
 def _usable(manifest: pd.DataFrame, target: Target) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Frontal records whose label the study maps, with `y_true`; the others as exclusions."""
-    mapping = {label.value: name for label, name in target.mapping.items()}
+    mapping = {label.value: name for label, name in target.truth.items()}
     y_true = manifest["label"].map(mapping)
     from_the_side = lateral(manifest)
     out = manifest.assign(lateral=from_the_side)[y_true.isna() | from_the_side]

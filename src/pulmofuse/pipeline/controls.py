@@ -30,7 +30,9 @@ from pulmofuse.curation.shortcut import draw_patients
 from pulmofuse.evaluation import roc_auc
 from pulmofuse.evaluation.intervals import patient_interval
 from pulmofuse.evaluation.matching import matched_rows
+from pulmofuse.evaluation.questions import positive_of
 from pulmofuse.inference import Scores, Unimodal, build_model, instance_rows
+from pulmofuse.labelsets import Partition
 from pulmofuse.models import Classifier, frozen
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.pipeline.models import codes
@@ -140,14 +142,24 @@ class _Bench:
     records: pd.DataFrame
     scores: Scores
     instances: np.ndarray
-    classes: tuple[str, ...]
+    partition: Partition
     positive: int | None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the model tells apart: classes, or parts of them."""
+        return self.partition.names
 
     @classmethod
     def of(cls, part: Unimodal, scores: Scores, cohort: Cohort, config: StudyConfig) -> _Bench:
         """At most 3,000 records of each split: a control must not cost more than the training."""
-        classes, positive = config.target.classes, config.target.positive
+        partition = part.partition or Partition.fine(config.target.classes)
+        classes, positive = partition.names, positive_of(partition, config.target.positive)
         records = cohort.of(part.modality)
+        # A test record may carry a set that lies across the parts: it answers nothing here.
+        records = records[partition.codes(records["y_true"]) >= 0]
+        named = [classes[i] for i in partition.codes(records["y_true"])]
+        records = records.assign(y_true=named)
         drawn = [draw_patients(records[records["split"] == s], config.seed) for s in Split]
         with torch.random.fork_rng(devices=[]):
             # Layers that no weights were given for start at random, and must not differ by run.
@@ -163,7 +175,7 @@ class _Bench:
             pd.concat(drawn, ignore_index=True),
             scores,
             cohort.caches[part.modality].instances,
-            classes,
+            partition,
             None if positive is None else classes.index(positive),
         )
 
@@ -244,11 +256,13 @@ class _Bench:
 
     def _unaltered(self, block: pd.DataFrame, instances: np.ndarray, counts: np.ndarray) -> _Seen:
         """Records as they are: the trained model has scored them before."""
-        table = self.scores.table[class_columns(self.classes)].loc[block["record_id"]]
+        columns = class_columns(self.partition.classes)
+        table = self.scores.table[columns].loc[block["record_id"]]
         places = self.scores.table.index.get_indexer(table.index)
         started = infer_records(self.start, instances, np.arange(len(instances)), counts)
         features = np.hstack([self.scores.features[places], started.features])
-        return _Seen(table.to_numpy(dtype=np.float64), features, np.zeros(len(block)))
+        p = self.partition.collapse(table.to_numpy(dtype=np.float64))
+        return _Seen(p, features, np.zeros(len(block)))
 
     def _score(self, instances: np.ndarray, missed: np.ndarray, counts: np.ndarray) -> _Seen:
         rows = np.arange(len(instances))

@@ -15,6 +15,7 @@ from pulmofuse.errors import StudyError
 from pulmofuse.evaluation import CalibrationMap, fit_calibration
 from pulmofuse.findings import findings_matrix
 from pulmofuse.inference import Unimodal, build_model, instance_rows
+from pulmofuse.labelsets import Partition, class_frequencies
 from pulmofuse.models import Classifier, Ensemble, frozen
 from pulmofuse.pipeline.bags import bag_training, record_source
 from pulmofuse.pipeline.cohort import Cohort
@@ -62,7 +63,8 @@ def train_unimodal(
         StudyError: `choose_epoch` or `adversarial` asks for more sites than the records have.
     """
     records, part = cohort.of(modality), config.of(modality)
-    classes = config.target.classes
+    partition = told_apart(records, config.target.classes)
+    classes = partition.names
     seed = config.seed + 1 + list(Modality).index(modality)
     torch.manual_seed(seed)
     model = build_model(modality, part, len(classes))
@@ -73,8 +75,8 @@ def train_unimodal(
         add_findings_head(member, part, taught, _member_seed(seed, number))
     # Several slices of a patient as separate files are one bag; predictions are made per record.
     limit = part.preprocessing.max_slices if isinstance(part, CtConfig) else None
-    train = _source(model, records, Split.TRAIN, instances, classes, limit)
-    val = _source(model, records, Split.VAL, instances, classes)
+    train = _source(model, records, Split.TRAIN, instances, partition, limit)
+    val = _source(model, records, Split.VAL, instances, partition)
     check_epoch_choice(part.training, val.targets)  # before the features of a probe are computed
     curves = []
     for number, (member, place) in enumerate(
@@ -111,8 +113,13 @@ def train_unimodal(
             )
         )
     chosen = records[records["split"] == Split.VAL]
-    calibration = _calibrate(model, chosen, instances, classes, config.evaluation.calibration_kinds)
-    return Unimodal(modality, part, model, calibration), _note(curves)
+    kinds = config.evaluation.calibration_kinds
+    calibration = _calibrate(model, chosen, instances, partition, kinds)
+    if partition.is_fine:
+        return Unimodal(modality, part, model, calibration), _note(curves)
+    within = _prior(cohort, partition.classes)
+    trained = Unimodal(modality, part, model, calibration, partition, within)
+    return trained, f"{_note(curves)}; tells apart {', '.join(classes)}"
 
 
 def _pooled(
@@ -184,8 +191,28 @@ def augmentation(part: object) -> nn.Module:
     return ImageAugment(part.augmentation)  # type: ignore[attr-defined]
 
 
+def told_apart(records: pd.DataFrame, classes: Sequence[str]) -> Partition:
+    """The parts of the classes that a modality's model learns, from its records' labels.
+
+    It is the finest partition in which every label of training and validation lies within one
+    part, also where some records name the very class: an ordinary softmax over the parts, with
+    its calibration and its class weights, is then all that is needed. A marginal likelihood,
+    -log of the sum over the set, would keep the finer labels, but where those come from one data
+    set and the sets from another, what it learns to tell the classes apart by is the data set.
+    """
+    seen = records[records["split"].isin([Split.TRAIN, Split.VAL])]
+    return Partition.of(seen["y_true"].unique(), classes)
+
+
+def _prior(cohort: Cohort, classes: Sequence[str]) -> np.ndarray:
+    """Class frequencies of all records that the study learns from; sets count in proportion."""
+    records = cohort.records
+    seen = records[records["split"].isin([Split.TRAIN, Split.VAL])]
+    return class_frequencies(seen["y_true"], classes)
+
+
 def codes(names: pd.Series, classes: Sequence[str]) -> np.ndarray:
-    """Class indexes (n,) of class names."""
+    """Class indexes (n,) of class names; -1 for a set of classes."""
     return pd.Categorical(names, categories=list(classes)).codes.astype(np.int64)
 
 
@@ -194,7 +221,7 @@ def _source(
     records: pd.DataFrame,
     split: Split,
     instances: np.ndarray,
-    classes: Sequence[str],
+    partition: Partition,
     patient_limit: int | None = None,
 ) -> InstanceSource | BagSource:
     """Rows of one split as the model reads them; sites are numbered over all splits alike."""
@@ -206,7 +233,7 @@ def _source(
         model,
         records[chosen],
         instances,
-        codes(records.loc[chosen, "y_true"], classes),
+        partition.codes(records.loc[chosen, "y_true"]),
         patient_limit,
         site_codes(records)[chosen],
         stated,
@@ -251,12 +278,12 @@ def _calibrate(
     model: Classifier,
     records: pd.DataFrame,
     instances: np.ndarray,
-    classes: Sequence[str],
+    partition: Partition,
     kind: str | Sequence[str],
 ) -> CalibrationMap:
     seen = infer_records(frozen(model), instances, *instance_rows(records))
-    y = codes(records["y_true"], classes)
-    return fit_calibration(seen.p, y, len(classes), kind, records["patient_id"].astype(str))
+    y, people = partition.codes(records["y_true"]), records["patient_id"].astype(str)
+    return fit_calibration(seen.p, y, len(partition.parts), kind, people)
 
 
 def loss_weights(config: TrainingConfig, y: object, n_classes: int) -> torch.Tensor:
@@ -269,13 +296,21 @@ def check_classes(cohort: Cohort, classes: Sequence[str]) -> None:
     """Make sure that every modality can be trained, before the first one is.
 
     Raises:
-        StudyError: train or validation of a modality lacks a class.
+        StudyError: train or validation of a modality lacks a class, or its labels tell no two
+            classes apart.
     """
     for modality in cohort.caches:
         records = cohort.of(modality)
+        partition = told_apart(records, classes)
+        if len(partition.parts) < 2:
+            raise StudyError(
+                f"{modality.value} records",
+                "the sets in their labels overlap so much that no two classes are told apart",
+                "send one of these labels in `target.mapping` to a smaller set, or leave it out",
+            )
         for split in (Split.TRAIN, Split.VAL):
-            present = set(records.loc[records["split"] == split, "y_true"])
-            absent = [name for name in classes if name not in present]
+            present = set(partition.codes(records.loc[records["split"] == split, "y_true"]))
+            absent = [name for i, name in enumerate(partition.names) if i not in present]
             if absent:
                 raise StudyError(
                     f"{modality.value} records",

@@ -15,7 +15,9 @@ from pulmofuse.files import write_bytes, write_json
 from pulmofuse.inference import Unimodal
 from pulmofuse.inference.explanation import explain_instances
 from pulmofuse.inference.pictures import instance_picture
+from pulmofuse.labelsets import Partition, members
 from pulmofuse.pipeline.cohort import Cohort
+from pulmofuse.pipeline.models import told_apart
 from pulmofuse.schema import Modality, Split, iterate
 
 #: Examples of each class and modality in the report.
@@ -31,12 +33,14 @@ def write_examples(cohort: Cohort, config: StudyConfig, folder: Path) -> None:
     index = []
     for modality in cohort.caches:
         records = cohort.of(modality)
-        for name in config.target.classes:
-            chosen = records[(records["split"] == Split.TRAIN) & (records["y_true"] == name)]
+        partition = told_apart(records, config.target.classes)
+        parts = partition.codes(records["y_true"])
+        for place, name in enumerate(partition.names):
+            chosen = records[(records["split"] == Split.TRAIN) & (parts == place)]
             count = min(EXAMPLES_PER_CLASS, len(chosen))
             for i, row in enumerate(rng.choice(len(chosen), count, replace=False)):
                 picture = _picture(cohort, modality, config, chosen.iloc[row])
-                file = f"{modality.value}-{config.target.classes.index(name)}-{i}.png"
+                file = f"{modality.value}-{place}-{i}.png"
                 write_png(folder / file, picture)
                 index.append({"modality": modality.value, "class": name, "image": file})
     write_json(folder / "index.json", index)
@@ -64,7 +68,7 @@ def write_explanations(
         records = cohort.of(modality).set_index("record_id")
         for i, row in enumerate(iterate(_drawn(rows, config))):
             record = records.loc[row["record_id"]]
-            target = config.target.classes.index(row["y_pred"])
+            target = (part.partition or Partition.fine(config.target.classes)).index(row["y_pred"])
             own = cohort.caches[modality].instances[record["start"] : record["stop"]]
             seen = explain_instances(part, np.asarray(own), target, row["y_pred"])
             image, overlay = f"{modality.value}-{i}.png", f"{modality.value}-{i}-cam.png"
@@ -76,7 +80,7 @@ def write_explanations(
                     "record_id": row["record_id"],
                     "y_true": row["y_true"],
                     "y_pred": row["y_pred"],
-                    "p": round(float(row[f"p_{row['y_pred']}"]), 4),
+                    "p": round(sum(float(row[f"p_{c}"]) for c in members(row["y_pred"])), 4),
                     "image": image,
                     "overlay": overlay,
                     "lung_share": seen.lung_share,

@@ -66,7 +66,7 @@ def read_frame(path: Path, target: Target) -> Frame:
     Raises:
         PulmofuseError: the file cannot be read, or has nobody of a class.
     """
-    mapping = {label.value: name for label, name in target.mapping.items()}
+    mapping = {label.value: name for label, name in target.truth.items()}
     if coswara.is_table(path):
         people = coswara.read_people(path)
         name, reported = coswara.SOURCE.title, people["reported_ct"]

@@ -22,7 +22,14 @@ from pulmofuse.evaluation import (
 )
 from pulmofuse.evaluation.tables import PER_RECORD, UNIMODAL
 from pulmofuse.fusion import paired_patients, simulated_patients
-from pulmofuse.inference import FEATURE_METHOD, DecisionFusion, FeatureFusion, Scores
+from pulmofuse.inference import (
+    DecisionFusion,
+    FeatureFusion,
+    Scores,
+    Unimodal,
+    subset_partition,
+)
+from pulmofuse.labelsets import Partition, common
 from pulmofuse.schema import JOIN, Modality, Split, class_columns, subset_name
 from pulmofuse.training import patient_features, record_shares
 
@@ -100,12 +107,19 @@ class PatientScores:
         patients: table of `fusion_patients`.
         scores: of each modality.
         classes: of the study.
+        truth: class or set of each record_id, where some are sets: a row is then held to what the
+            records that it is made from say, and not to what others say of the patient.
     """
 
     def __init__(
-        self, patients: pd.DataFrame, scores: Mapping[Modality, Scores], classes: Sequence[str]
+        self,
+        patients: pd.DataFrame,
+        scores: Mapping[Modality, Scores],
+        classes: Sequence[str],
+        truth: Mapping[str, str] | None = None,
     ) -> None:
         self.patients = patients
+        self._truth = truth
         self.classes = tuple(classes)
         self.modalities = tuple(scores)
         self._scores = scores
@@ -171,7 +185,7 @@ class PatientScores:
                 "record_id": ids,
                 "split": chosen["split"].to_numpy(),
                 "site": None,
-                "y_true": chosen["y_true"].to_numpy(),
+                "y_true": self._said(chosen, subset),
                 "subset": subset_name(subset),
                 "method": method,
                 "simulated": chosen["simulated"].to_numpy(dtype=bool),
@@ -180,6 +194,38 @@ class PatientScores:
         table[class_columns(self.classes)] = p[keep]
         table[class_columns(self.classes, raw=True)] = p_raw[keep]
         return table
+
+    def _said(self, chosen: pd.DataFrame, subset: Sequence[Modality]) -> np.ndarray:
+        """What is true of these patients as far as the records of a subset say, (patients,)."""
+        if self._truth is None:
+            return np.asarray(chosen["y_true"].to_numpy())
+        truth = self._truth
+        records = chosen[[m.value for m in subset]].to_numpy()
+        names = [common(truth[r] for own in row for r in own) for row in records]
+        return np.array(names, dtype=object)
+
+
+def record_truth(records: pd.DataFrame, classes: Sequence[str]) -> dict[str, str] | None:
+    """Class or set of each record_id; None where every record names its class.
+
+    Args:
+        records: record_id, y_true.
+        classes: of the study.
+    """
+    if set(records["y_true"]) <= set(classes):
+        return None
+    return dict(zip(records["record_id"], records["y_true"], strict=True))
+
+
+def subset_partitions(
+    parts: Mapping[Modality, Unimodal], classes: tuple[str, ...]
+) -> dict[str, Partition]:
+    """What the models of each subset tell apart together, where that is not every class."""
+    found = {
+        subset_name(subset): subset_partition((parts[m] for m in subset), classes)
+        for subset in subsets(parts)
+    }
+    return {name: partition for name, partition in found.items() if not partition.is_fine}
 
 
 def _joined(p: np.ndarray, log_weight: np.ndarray | None) -> np.ndarray:
@@ -193,7 +239,7 @@ def _joined(p: np.ndarray, log_weight: np.ndarray | None) -> np.ndarray:
 def decision_predictions(
     patients: PatientScores, decision: DecisionFusion, rules: Sequence[str]
 ) -> list[pd.DataFrame]:
-    """Rows of method `unimodal` and of every decision rule, for every subset."""
+    """Rows of method `unimodal` and of every decision rule and stacking, for every subset."""
     tables = []
     rebased, rebased_raw = decision.rebase(patients.p), decision.rebase(patients.p_raw)
     for subset in subsets(patients.modalities):
@@ -202,7 +248,7 @@ def decision_predictions(
             j = patients.modalities.index(subset[0])
             tables.append(patients.rows(subset, UNIMODAL, rebased[:, j], rebased_raw[:, j]))
             continue
-        for rule in rules:
+        for rule in decision.methods(rules):
             p = decision.apply(rule, patients.p, present)
             p_raw = decision.apply(rule, patients.p_raw, present)
             tables.append(patients.rows(subset, rule, p, p_raw))
@@ -212,7 +258,7 @@ def decision_predictions(
 def feature_probabilities(
     patients: PatientScores, feature: FeatureFusion, subset: Sequence[Modality]
 ) -> np.ndarray:
-    """Uncalibrated probabilities (patients, classes) of the feature-level fusion for a subset."""
+    """Uncalibrated probabilities (patients, classes) of a feature-level fusion for a subset."""
     _, present = patients.of(subset)
     inputs = {m: torch.as_tensor(f) for m, f in patients.features().items()}
     with torch.inference_mode():
@@ -220,14 +266,17 @@ def feature_probabilities(
     return np.asarray(logits.double().softmax(dim=1).numpy())
 
 
-def feature_predictions(patients: PatientScores, feature: FeatureFusion) -> list[pd.DataFrame]:
-    """Rows of the feature-level fusion for every subset of two or more modalities."""
+def feature_predictions(
+    patients: PatientScores, fusions: Mapping[str, FeatureFusion]
+) -> list[pd.DataFrame]:
+    """Rows of each feature-level fusion, by method, for every subset of two or more modalities."""
     tables = []
-    for subset in subsets(patients.modalities):
-        if len(subset) > 1:
-            raw = feature_probabilities(patients, feature, subset)
-            p = feature.calibration[subset_name(subset)].apply(raw)
-            tables.append(patients.rows(subset, FEATURE_METHOD, p, raw))
+    for method, feature in fusions.items():
+        for subset in subsets(patients.modalities):
+            if len(subset) > 1:
+                raw = feature_probabilities(patients, feature, subset)
+                p = feature.calibration[subset_name(subset)].apply(raw)
+                tables.append(patients.rows(subset, method, p, raw))
     return tables
 
 
@@ -277,10 +326,23 @@ def decide(
     classes: Sequence[str],
     positive: str | None,
     thresholds: Mapping[str, float],
+    partitions: Mapping[str, Partition] | None = None,
 ) -> pd.DataFrame:
-    """The table with `y_pred`, columns in order."""
+    """The table with `y_pred`, columns in order.
+
+    Args:
+        table: prediction rows.
+        classes: of the study.
+        positive: positive class.
+        thresholds: of `operating_points`.
+        partitions: of `subset_partitions`: there the most probable part is called.
+    """
     p = table[class_columns(classes)].to_numpy()
     y_pred = np.array(classes, dtype=object)[p.argmax(axis=1)]
+    for subset, partition in (partitions or {}).items():
+        rows = (table["subset"] == subset).to_numpy()
+        names = np.array(partition.names, dtype=object)
+        y_pred[rows] = names[partition.collapse(p[rows]).argmax(axis=1)]
     if positive is not None and len(classes) == 2:
         i = list(classes).index(positive)
         keys = table["subset"] + "|" + table["method"]

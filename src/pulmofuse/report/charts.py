@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pulmofuse.evaluation.questions import as_asked, questions
 from pulmofuse.report import figures
 from pulmofuse.report.doubts import control_title, controls_by_modality, known, shortcut_checks
 from pulmofuse.report.fusion_charts import draw_fusion
 from pulmofuse.report.names import (
+    FUSION_CURVE,
     MODALITY_TITLES,
     class_title,
     colour_key,
@@ -106,6 +108,15 @@ def _auc_texts(study: StudyFiles) -> dict[tuple[str, str], str]:
     return {(score.subset, score.method): score.text for score in scores(study)}
 
 
+def _answered(study: StudyFiles, subset: str, method: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Test rows and what they tell apart: the classes, or parts of them where labels are sets."""
+    rows = study.rows(subset, method)
+    question = questions(rows, study.classes).get(subset)
+    if question is None:
+        return rows, study.classes
+    return as_asked(rows, question), question.names
+
+
 def _class_panels(study: StudyFiles) -> list[tuple[str, str]]:
     """Class and file suffix of each panel: the positive class, or every class against the rest."""
     if study.positive is not None:
@@ -151,12 +162,12 @@ def confusion_counts(rows: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray
 
 
 def _confusions(study: StudyFiles, shown: list[tuple[str, str]]) -> Iterator[_Drawn]:
-    titles = [class_title(name) for name in study.classes]
     for subset, method in shown:
-        rows = study.rows(subset, method)
+        rows, names = _answered(study, subset, method)
         if rows.empty:
             continue
-        counts = confusion_counts(rows, study.classes)
+        titles = [class_title(name) for name in names]
+        counts = confusion_counts(rows, names)
         right = f"{int(np.trace(counts))} of {int(counts.sum())} right"
         per_class = "; ".join(
             f"{title} {int(counts[i, i])} of {int(counts[i].sum())}"
@@ -169,11 +180,11 @@ def _confusions(study: StudyFiles, shown: list[tuple[str, str]]) -> Iterator[_Dr
 
 
 def _calibration(study: StudyFiles, shown: list[tuple[str, str]]) -> Iterator[_Drawn]:
-    names = [study.positive] if study.positive is not None else list(study.classes)
     for subset, method in shown:
-        rows = study.rows(subset, method)
+        rows, told = _answered(study, subset, method)
         if rows.empty:
             continue
+        names = [study.positive] if study.positive is not None else list(told)
         # With several classes each (patient, class) pair is one probability: classwise calibration.
         positive = np.concatenate([(rows["y_true"] == name).to_numpy() for name in names])
         p = np.concatenate([rows[f"p_{name}"].to_numpy(dtype=float) for name in names])
@@ -204,10 +215,18 @@ def _training(study: StudyFiles) -> Iterator[_Drawn]:
     for name, history in study.history.items():
         if history.empty:
             continue
-        title = "Fusion, gated attention" if name == "fusion" else subset_title(name)
+        method = name.removeprefix(FUSION_CURVE)
+        fused = method != name
+        title = f"Fusion, {method_title(method)}" if fused else subset_title(name)
         best = history["val_auc"].max()
         alt = f"Training of {title}: {len(history)} epochs, highest validation AUC {number(best)}."
-        yield f"training_{name}", title, "", alt, figures.training_figure(history, name)
+        yield (
+            f"training_{name}",
+            title,
+            "",
+            alt,
+            figures.training_figure(history, "fusion" if fused else name),
+        )
 
 
 def _estimate(score: Score, title: str, heading: str = "") -> figures.Estimate:

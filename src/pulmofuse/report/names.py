@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pulmofuse.labelsets import members
 from pulmofuse.schema import SUBSET_JOIN, Label
 
 #: Colour per modality; "fusion" stands for every subset of more than one.
@@ -33,11 +34,15 @@ METHOD_TITLES: dict[str, str] = {
     "vote": "vote",
     "log_odds": "log-odds",
     "stacking": "stacking",
+    "stacking_simulated": "stacking on simulated patients",
     "concatenation": "concatenation",
     "gated_attention": "gated attention",
     "cross_attention": "cross-attention",
     "bilinear": "bilinear",
 }
+
+#: Begins the name of the training curve of a feature-level fusion; its method follows.
+FUSION_CURVE = "fusion_"
 
 #: The rule of the headline, named before any result: log-odds needs no pairs and no tuning.
 #: The others stand in only where it was not run. Choosing the best on the test set would flatter.
@@ -102,8 +107,8 @@ def method_title(method: str) -> str:
 
 
 def class_title(name: str) -> str:
-    """A class as a reader writes it."""
-    return CLASS_TITLES.get(name, name.replace("_", " "))
+    """A class as a reader writes it; of a set, its members."""
+    return " or ".join(CLASS_TITLES.get(c, c.replace("_", " ")) for c in members(name))
 
 
 def number(value: float | None, decimals: int = 2) -> str:

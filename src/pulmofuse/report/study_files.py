@@ -18,6 +18,7 @@ import pandas as pd
 from pulmofuse.config import StudyConfig, load_config
 from pulmofuse.errors import StudyError
 from pulmofuse.report.fusion_files import FusionFiles, read_fusion
+from pulmofuse.report.names import FUSION_CURVE
 from pulmofuse.schema import Exclusion, Modality, Split
 
 _PREDICTION_COLUMNS = ("patient_id", "split", "subset", "method", "simulated", "y_true", "y_pred")
@@ -135,7 +136,7 @@ class StudyFiles:
         """The study's class for a label of the data sets; null where it is not mapped."""
         if self.config is None:
             return label
-        return {str(key): name for key, name in self.config.target.mapping.items()}.get(label)
+        return {str(key): name for key, name in self.config.target.truth.items()}.get(label)
 
 
 def read_study(folder: Path) -> StudyFiles:
@@ -316,11 +317,11 @@ def _history(
 ) -> dict[str, pd.DataFrame]:
     """Training curves of the models behind the predictions; others are of an earlier run."""
     found: dict[str, pd.DataFrame] = {}
-    used = [m.value for m in Modality if m.value in set(predictions["subset"])]
-    if "gated_attention" in set(predictions["method"]):
-        used.append("fusion")
-    for name in used:
-        path = folder / "checkpoints" / name / "history.csv"
+    used = {m.value: m.value for m in Modality if m.value in set(predictions["subset"])}
+    for method in dict.fromkeys(predictions["method"]):
+        used[f"{FUSION_CURVE}{method}"] = f"fusion/{method}"
+    for name, place in used.items():
+        path = folder / "checkpoints" / place / "history.csv"
         if not path.is_file():
             # An ensemble: the curve of its first member stands for all.
             path = path.parent / "member-0" / path.name

@@ -5,7 +5,12 @@ from pulmofuse.training.checkpoint import BEST, LAST
 from pulmofuse.training.data import BagSource, BatchSource, InstanceSource, Targets, VolumeSource
 from pulmofuse.training.findings import FindingsLoss, learnable_findings, new_findings_head
 from pulmofuse.training.fit import Progress, check_epoch_choice, fit, is_finished, load_best
-from pulmofuse.training.fusion import FeatureSource, patient_features, record_shares
+from pulmofuse.training.fusion import (
+    FeatureSource,
+    fair_weights,
+    patient_features,
+    record_shares,
+)
 from pulmofuse.training.memory import remember_features
 from pulmofuse.training.module import class_weights
 from pulmofuse.training.predict import Inferred, infer_records, mean_per_record, model_input
@@ -30,6 +35,7 @@ __all__ = [
     "check_epoch_choice",
     "check_stages",
     "class_weights",
+    "fair_weights",
     "fit",
     "infer_records",
     "is_finished",

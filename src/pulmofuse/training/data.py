@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pulmofuse.preprocessing import to_tensor, to_volumes
-from pulmofuse.training.sampling import draw_epoch
+from pulmofuse.training.sampling import draw_epoch, draw_weighted
 
 
 class Targets(NamedTuple):
@@ -65,6 +65,19 @@ class BatchSource(Protocol):
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         """Inputs and classes of these rows."""
         ...
+
+
+@runtime_checkable
+class Weighted(Protocol):
+    """A source whose rows are not to be drawn equally often.
+
+    Attributes:
+        weights: (rows,) how often each row is drawn, relative to the others.
+        epoch_rows: rows of an epoch.
+    """
+
+    weights: np.ndarray
+    epoch_rows: int
 
 
 class InstanceSource(Dataset[Batch]):
@@ -189,6 +202,7 @@ class EpochBatches(Sampler[list[int]]):
         seed: decides the draws together with the epoch.
         epoch: the first one that is asked for.
         cells: as in `draw_epoch`; None takes every row once.
+        weights: as in `draw_weighted`, which then makes the draws; `n` are rows of an epoch only.
         rank, ranks: number of this process, of how many.
     """
 
@@ -200,11 +214,13 @@ class EpochBatches(Sampler[list[int]]):
         epoch: int = 0,
         *,
         cells: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
         self._n = n
         self._cells = cells
+        self._weights = weights
         self._batch_size = batch_size
         self._seed = seed
         self._rank, self._ranks = rank, ranks
@@ -223,7 +239,10 @@ class EpochBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         """Batches of this epoch, as far as they are this process's."""
         rng = np.random.default_rng([self._seed, self._epoch])
-        order = draw_epoch(self._n, self._cells, rng)
+        if self._weights is None:
+            order = draw_epoch(self._n, self._cells, rng)
+        else:
+            order = draw_weighted(self._weights, self._n, rng)
         for start in range(0, len(self) * self._batch_size, self._batch_size):
             yield order[start : start + self._batch_size][self._rank :: self._ranks].tolist()
 

@@ -24,7 +24,14 @@ from pulmofuse.config import TrainingConfig
 from pulmofuse.errors import StudyError
 from pulmofuse.files import write_csv
 from pulmofuse.training.checkpoint import BEST, LAST, SafetensorsCheckpoint, load
-from pulmofuse.training.data import BatchSource, EpochBatches, OrderedBatches, Targets, loader
+from pulmofuse.training.data import (
+    BatchSource,
+    EpochBatches,
+    OrderedBatches,
+    Targets,
+    Weighted,
+    loader,
+)
 from pulmofuse.training.module import TrainingModule
 from pulmofuse.training.sampling import balanced_cells
 
@@ -86,12 +93,14 @@ def fit(
         history = History(folder / "history.csv", config.patience)
         with _quiet_lightning(), _interruptible():
             trainer = _trainer(folder, config, history, progress, devices)
+            drawn = train if isinstance(train, Weighted) else None
             batches = EpochBatches(
-                len(train),
+                len(train) if drawn is None else drawn.epoch_rows,
                 config.batch_size,
                 seed,
                 epoch=done,
                 cells=_cells(train, config),
+                weights=None if drawn is None else drawn.weights,
                 rank=trainer.global_rank,
                 ranks=trainer.world_size,
             )

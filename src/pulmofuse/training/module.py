@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any, Protocol, Self, cast, runtime_checkable
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -159,8 +160,8 @@ class TrainingModule(pl.LightningModule):
             weight = cast(torch.Tensor, self.class_weights)[targets.y].sum()
             total = self._loss(logits, targets.y) * _part_of_all(weight)
             rows = _part_of_all(weight.new_tensor(float(len(targets.y))))
-            for extra in self.auxiliary:
-                total = total + extra(features, targets) * rows
+            for term in self.auxiliary:
+                total = total + term(features, targets) * rows
             return total
 
         if mixture is None:
@@ -305,14 +306,19 @@ def lay_out_state(optimizer: torch.optim.Optimizer) -> None:
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def class_weights(y: Iterator[int] | Any, n_classes: int) -> torch.Tensor:
+def class_weights(
+    y: Iterator[int] | Any, n_classes: int, drawn: np.ndarray | None = None
+) -> torch.Tensor:
     """Weights inverse to class frequency with mean 1 over the rows; 0 for an absent class.
 
     Args:
         y: (n,) class indexes of the training rows.
         n_classes: number of classes.
+        drawn: (n,) how often each row is drawn; None for all alike.
     """
-    counts = torch.bincount(torch.as_tensor(y, dtype=torch.long), minlength=n_classes).float()
+    often = None if drawn is None else torch.as_tensor(drawn)
+    rows = torch.as_tensor(y, dtype=torch.long)
+    counts = torch.bincount(rows, weights=often, minlength=n_classes).float()
     present = counts > 0
     weights = torch.zeros(n_classes)
     weights[present] = counts.sum() / (present.sum() * counts[present])

@@ -71,3 +71,25 @@ def draw_epoch(n: int, cells: np.ndarray | None, rng: np.random.Generator) -> np
         rounds = -(-wanted // len(rows))
         drawn.append(np.concatenate([rng.permutation(rows) for _ in range(rounds)])[:wanted])
     return rng.permutation(np.concatenate(drawn))
+
+
+def draw_weighted(weights: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """The rows of one epoch where some are drawn more often, in a random order.
+
+    Systematic sampling (Madow 1949): one random start and equal steps through the rows in random
+    order. Each row comes as often as its share of `n`, rounded up or down by chance, which varies
+    less from epoch to epoch than independent draws; equal weights take every row once.
+
+    Args:
+        weights: (rows,), 0 or more and not all 0.
+        n: rows drawn.
+        rng: makes all draws.
+
+    Returns:
+        (n,) row numbers.
+    """
+    order = rng.permutation(len(weights))
+    ends = np.cumsum(weights[order] / weights.sum()) * n
+    ends[-1] = n  # no rounding error may leave the last point without a row
+    drawn = order[np.searchsorted(ends, rng.random() + np.arange(n), side="right")]
+    return rng.permutation(drawn)
