@@ -15,7 +15,7 @@ from pulmofuse.evaluation import METRICS, confusion
 
 @st.composite
 def outcomes(draw: st.DrawFn, k: int):
-    """(y, p, predicted, integer weights) with at least one row per class and coarse scores."""
+    """(y, p, predicted, weights) with at least one row per class and coarse scores."""
     n = draw(st.integers(k, 40))
     seed = draw(st.integers(0, 2**31))
     rng = np.random.default_rng(seed)
@@ -27,6 +27,8 @@ def outcomes(draw: st.DrawFn, k: int):
     p[:, -1] = 1 - p[:, :-1].sum(axis=1)
     weights = rng.integers(0, 4, size=n).astype(float)
     weights[:k] += 1
+    if draw(st.booleans()):
+        weights *= rng.uniform(0.1, 3.0, size=n)
     return y, p, p.argmax(axis=1), weights
 
 

@@ -50,11 +50,19 @@ def test_the_error_over_joined_patients_is_that_of_studies_done_again() -> None:
 
 def test_each_class_of_simulated_patients_keeps_its_weight() -> None:
     y = np.repeat([0, 1], [30, 10])
-    drawn = resample([np.arange(40), np.arange(40) // 2], y, 30, seed=1)
+    ct, cough = (np.r_[np.arange(30) % a, 100 + np.arange(10) % b] for a, b in ((10, 5), (15, 2)))
+    drawn = resample([ct, cough], y, 30, seed=1)
     for weights in (drawn.patients, drawn.cells):
         np.testing.assert_allclose(weights[y == 0].sum(axis=0), 30, rtol=1e-5)
         np.testing.assert_allclose(weights[y == 1].sum(axis=0), 10, rtol=1e-5)
         assert (weights >= 0).all()
+
+
+def test_a_modality_with_a_patient_per_row_adds_nothing_to_the_others() -> None:
+    y, cough = np.arange(60) % 2, np.arange(60) % 12
+    values = np.random.default_rng(0).normal(size=60)
+    both = resample([np.arange(60), cough], y, 100, seed=1).of(_mean(values)).standard_error()
+    assert both == resample([cough], y, 100, seed=1).of(_mean(values)).standard_error()
 
 
 def test_the_seed_and_the_patients_decide_and_not_the_order_of_the_rows() -> None:

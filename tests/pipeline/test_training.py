@@ -41,6 +41,7 @@ def cohort() -> Cohort:
     sounds = (rng.normal(size=(N, 4000)) * 3000 * (1 + 2 * ill[:, None])).astype(np.int16)
     records = pd.DataFrame(
         {
+            "patient_id": [f"patient {i}" for i in range(N)],
             "record_id": [f"r{i:02}" for i in range(N)],
             "modality": "cough",
             "split": np.array(["train", "val"])[np.arange(N) % 2],

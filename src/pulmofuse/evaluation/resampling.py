@@ -38,8 +38,8 @@ class Resamples:
 
     Attributes:
         patients: (n, replicates), the mean over the row's patients of how often each was drawn.
-        cells: (n, replicates) of the combinations of patients; None where a row is one patient.
-        factors: number of patients in a row.
+        cells: (n, replicates) of the combinations of patients; None with one factor.
+        factors: modalities drawn.
         correction: factor of the variance for the patients' small number.
         degrees: of freedom of a standard error, at least 1: patients of the modality with fewest,
             less the classes that they are drawn within (Cameron, Gelbach & Miller 2011 advise so).
@@ -120,25 +120,26 @@ def resample(
     if not names:
         raise ValueError("factors needs at least one array of patients")
     classes = None if y is None else np.asarray(y)
-    keys = [_Key.of(factor, classes) for factor in names]
-    drawn = [_counts(key, n_boot, seed) for key in keys]
-    degrees = max(1, min(key.degrees for key in keys))
-    if classes is None:
-        return Resamples(drawn[0], None, 1, (degrees + 1) / degrees, degrees)
-    if len(drawn) == 1:
-        return Resamples(drawn[0], None, 1, 1.0, degrees)
-    f = len(drawn)
-    patients = drawn[0].copy()
-    for more in drawn[1:]:
-        patients += more
-    patients /= f
     joined = names[0]
-    for more_names in names[1:]:
-        joined = np.char.add(np.char.add(joined, "\n"), more_names)
+    for more in names[1:]:
+        joined = np.char.add(np.char.add(joined, "\n"), more)
+    cells = _Key.of(joined, classes)
+    # A modality whose patients stand in one row each contributes just what the rows take out.
+    keys = [key for factor in names if (key := _Key.of(factor, classes)).degrees < cells.degrees]
+    keys = keys or [cells]
+    degrees, f = max(1, min(key.degrees for key in keys)), len(keys)
+    drawn = [_counts(key, n_boot, seed) for key in keys]
+    correction = (degrees + 1) / degrees if classes is None else 1.0
+    if f == 1:
+        return Resamples(drawn[0], None, 1, correction, degrees)
+    patients = drawn[0].copy()
+    for more_counts in drawn[1:]:
+        patients += more_counts
+    patients /= f
     # As gentle as the mean of f counts, so that both spreads are those of small changes.
-    cells = _counts(_Key.of(joined, classes), n_boot, seed) + np.float32(f - 1)
-    cells /= f
-    return Resamples(patients, cells, f, 1.0, degrees)
+    of_rows = _counts(cells, n_boot, seed) + np.float32(f - 1)
+    of_rows /= f
+    return Resamples(patients, of_rows, f, correction, degrees)
 
 
 @dataclass(frozen=True)

@@ -139,13 +139,15 @@ def _codes(names: pd.Series, classes: Sequence[str]) -> IntArray:
 
 def modalities_of(predictions: pd.DataFrame) -> str:
     """All modalities of the cohort, whether or not a patient has all of them."""
-    names = {name for subset in set(predictions["subset"]) for name in subset.split(SUBSET_JOIN)}
+    names = {
+        name for subset in predictions["subset"].unique() for name in subset.split(SUBSET_JOIN)
+    }
     return SUBSET_JOIN.join(m.value for m in Modality if m.value in names)
 
 
 def full_subset(predictions: pd.DataFrame) -> str:
     """The subset of the most modalities."""
-    subsets = sorted(set(predictions["subset"].astype(str)))
+    subsets = sorted(str(subset) for subset in predictions["subset"].unique())
     return max(subsets, key=lambda subset: len(subset.split(SUBSET_JOIN)), default="")
 
 
