@@ -122,7 +122,7 @@ def bundle_of(*parts: Unimodal) -> Bundle:
         modalities, third, np.tile(third, (len(parts), 1)), np.ones(len(parts)), 1.0
     )
     named = dict(zip(modalities, parts, strict=True))
-    return Bundle("tiny", "", CLASSES, None, named, decision, None, {})
+    return Bundle("tiny", "", CLASSES, None, named, decision, {}, {})
 
 
 class TestRuntimes:
