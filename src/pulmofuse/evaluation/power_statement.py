@@ -204,8 +204,11 @@ class _Planned:
         pairs = self.pairs(POWER, 1)
         assert pairs is not None  # noqa: S101  # the claim is positive
         modalities = str(self.claim["subset"]).replace(SUBSET_JOIN, " and ")
+        low = self.claim["low"]
+        shown = low is not None and low > 0
+        start = "The study claims a gain" if shown else "The gain may be chance"
         text = (
-            f"The study claims a gain: {_claim(self.claim)}; to show it with {POWER:.0%} power at"
+            f"{start}: {_claim(self.claim)}; to show one of that size with {POWER:.0%} power at"
             f" alpha {ALPHA:.2g} takes {pairs:,} patients who each have {modalities}"
             f" ({math.ceil(pairs * self.prevalence):,} of them {positive},"
             f" {self.pairs(POWERS[1], 1):,} patients for {POWERS[1]:.0%} power"
