@@ -283,7 +283,8 @@ class TestOtherRoutes:
         assert body["study"] == "tiny"
         assert body["classes"] == ["normal", "covid19"]
         assert body["modalities"] == ["ct", "cxr", "cough"]
-        assert body["methods"] == ["log_odds", "mean", "weighted_mean"]
+        assert body["methods"][0] == body["default_method"] == "log_odds"
+        assert set(body["methods"]) == {"log_odds", "mean", "weighted_mean", "product", "vote"}
         assert body["warnings"] == ["the channel tells the class"]
         assert body["limits"]["max_file_bytes"] == 64 << 20
 

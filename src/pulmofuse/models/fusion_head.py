@@ -16,9 +16,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-#: Least spread of a modality's features, as a share of their size. What a network says alike of
-#: everybody differs by rounding only, which must not be blown up to evidence; trained networks of
-#: real data have .24 and more.
+#: Spread of a modality's features, as a share of their size, below which it is not scaled up. A
+#: file by itself and the same in a batch differ by 3e-7 of that size, which must stay below 1e-5 of
+#: a probability; trained networks of real data spread by .24 of it and more.
 _LEAST_SPREAD = 0.05
 
 
@@ -71,10 +71,12 @@ class FusionHead(nn.Module):
             values = features[name][present[:, i]]
             if len(values) > 1:
                 centre = values.mean(dim=0)
-                least = _LEAST_SPREAD * values.square().mean().sqrt()
-                spread = torch.maximum((values - centre).square().mean().sqrt(), least)
+                spread = (values - centre).square().mean().sqrt()
                 self.get_buffer(f"centre_{name}").copy_(centre)
-                self.get_buffer(f"scale_{name}").fill_(float(spread) or 1.0)
+                # Features that hardly differ at all would be rounding errors blown up.
+                least = _LEAST_SPREAD * values.square().mean().sqrt()
+                scale = float(torch.maximum(spread, least))
+                self.get_buffer(f"scale_{name}").fill_(scale or 1.0)
 
     def forward(self, features: Mapping[str, Tensor], present: Tensor) -> Tensor:
         """Logits (n, classes), finite for every subset of the modalities, the empty one too.
