@@ -154,6 +154,19 @@ def test_units_of_the_features_do_not_matter_once_their_scale_is_learnt(method: 
 
 
 @pytest.mark.parametrize("method", list(FUSIONS))
+@torch.no_grad()
+def test_rounding_of_features_that_do_not_differ_is_not_blown_up(method: str) -> None:
+    model = build_fusion(method, DIMS, 4, 6, 0.0, 0.0).eval()
+    features, present = random_features(8), torch.ones(8, 3, dtype=torch.bool)
+    rounded = torch.full((8, 7), 0.2)
+    rounded += 3e-8 * torch.randint(-1, 2, (8, 7), generator=torch.Generator().manual_seed(0))
+    model.learn_scale({**features, "ct": rounded}, present)
+    answer = model({**features, "ct": rounded}, present)
+    other = model({**features, "ct": torch.full((8, 7), 0.2)}, present)
+    torch.testing.assert_close(answer, other, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", list(FUSIONS))
 def test_a_modality_that_nobody_or_one_patient_has_leaves_the_scale_alone(method: str) -> None:
     model = build_fusion(method, DIMS, 4, 6, 0.0, 0.0)
     before = {k: v.clone() for k, v in model.state_dict().items()}
