@@ -41,7 +41,7 @@ def make_bundle(folder: Path) -> Path:
     half = np.full(2, 0.5)
     decision = DecisionFusion(tuple(parts), half, np.tile(half, (3, 1)), np.ones(3), 1.0)
     classes = ("normal", "covid19")
-    save_bundle(folder, Bundle("untrained", "", classes, "covid19", parts, decision, None, {}))
+    save_bundle(folder, Bundle("untrained", "", classes, "covid19", parts, decision, {}, {}))
     return folder
 
 

@@ -51,7 +51,7 @@ def bundle() -> Bundle:
     half = np.full(2, 0.5)
     decision = DecisionFusion((Modality.CT,), half, half[None], np.ones(1), 1.0)
     return Bundle(
-        "two", "", ("normal", "covid19"), "covid19", {Modality.CT: part}, decision, None, {}
+        "two", "", ("normal", "covid19"), "covid19", {Modality.CT: part}, decision, {}, {}
     )
 
 

@@ -129,7 +129,7 @@ def bundle() -> Bundle:
     half = np.full(2, 0.5)
     decision = DecisionFusion(tuple(Modality), half, np.tile(half, (3, 1)), np.full(3, 1 / 3), 1.0)
     return Bundle(
-        "drawn", "", ("normal", "covid19"), "covid19", parts, decision, None, {}, gates=gates
+        "drawn", "", ("normal", "covid19"), "covid19", parts, decision, {}, {}, gates=gates
     )
 
 

@@ -179,7 +179,7 @@ def test_a_modality_of_noise_costs_less_than_a_hundredth_of_auc(
     }  # fmt: skip
     assert set(rows["method"]) == set(RULES)
     auc = rows[rows["metric"] == "roc_auc"]
-    # A plain mean has no way to leave noise out, and noise has as loud a vote as any; others have.
+    # A plain mean has no way to leave noise out, nor has a vote; the others have.
     weighing = auc[~auc["method"].isin(["mean", "vote"])]
     assert (weighing["against"] - weighing["value"]).max() < 0.01
     fused = auc[(auc["subset"] == FULL) & (auc["method"] != "vote")]

@@ -16,6 +16,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+#: Spread of a modality's features, as a share of their size, below which it is not scaled up.
+_LEAST_SPREAD = 1e-3
+
 
 class FusionHead(nn.Module):
     """Project each modality, hide some in training, join what is present.
@@ -68,7 +71,10 @@ class FusionHead(nn.Module):
                 centre = values.mean(dim=0)
                 spread = (values - centre).square().mean().sqrt()
                 self.get_buffer(f"centre_{name}").copy_(centre)
-                self.get_buffer(f"scale_{name}").fill_(float(spread) or 1.0)
+                # Features that hardly differ at all would be rounding errors blown up.
+                least = _LEAST_SPREAD * values.square().mean().sqrt()
+                scale = float(torch.maximum(spread, least))
+                self.get_buffer(f"scale_{name}").fill_(scale or 1.0)
 
     def forward(self, features: Mapping[str, Tensor], present: Tensor) -> Tensor:
         """Logits (n, classes), finite for every subset of the modalities, the empty one too.
