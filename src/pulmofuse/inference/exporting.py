@@ -23,7 +23,7 @@ from pulmofuse import __version__
 from pulmofuse.config import CoughConfig
 from pulmofuse.errors import RuntimeUnavailable
 from pulmofuse.files import write_json
-from pulmofuse.inference.bundle import Bundle, Unimodal
+from pulmofuse.inference.bundle import Bundle, Unimodal, subset_partition
 from pulmofuse.inference.examples import drawn_inputs, noise_inputs
 from pulmofuse.inference.runtime import RUNTIMES, OnnxRuntime, OpenVino, cannot_take
 from pulmofuse.inference.tracing import openvino, to_onnx, to_openvino
@@ -190,12 +190,14 @@ def _description(
     """What the JSON of a model says."""
     model, sound = part.model, part.modality is Modality.COUGH
     shape = list(drawn_inputs(part, 1).shape[1:])
+    told = subset_partition([part], bundle.classes).names
     meaning = {
         "features": {"shape": ["n", model.feature_dim], "is": "pooled features"},
         "logits": {
-            "shape": ["n", len(bundle.classes)],
+            "shape": ["n", len(told)],
             "is": "their softmax are the probabilities of the classes before calibration",
-            "classes": list(bundle.classes),
+            # "a|b" where the model cannot tell a from b; their prior below says how to divide it.
+            "classes": list(told),
         },
         "attention": {"shape": ["n"], "is": "score; see record"},
         "findings": {
