@@ -35,7 +35,7 @@ def _by_place(gradient: Tensor, feature_map: Tensor) -> Tensor:
 #: Every method by name.
 MAPS: dict[str, _Weighing] = {"grad_cam": _by_channel, "hires_cam": _by_place}
 
-#: The method of pages and reports; docs/explanations.md has what it was chosen on.
+#: The method of pages and reports, for the reason above; benchmarks/explanations.py compares them.
 DEFAULT_MAP = "hires_cam"
 
 
