@@ -77,13 +77,30 @@ def delong(is_positive: ArrayLike, scores: ArrayLike) -> Delong:
     k = len(table)
     if not m or not n:
         return Delong(np.full(k, np.nan), np.full((k, k), np.nan))
-    gained, lost = np.empty((k, m)), np.empty((k, n))
-    for row, score in enumerate(table):
-        ranks = _midranks(score)
-        gained[row] = (ranks[positive] - _midranks(score[positive])) / n
-        lost[row] = 1 - (ranks[~positive] - _midranks(score[~positive])) / m
+    parts = [components(positive, score) for score in table]
+    gained, lost = (np.array(part) for part in zip(*parts, strict=True))
     covariance = _covariance(gained) / m + _covariance(lost) / n
     return Delong(gained.mean(axis=1), covariance)
+
+
+def components(
+    is_positive: NDArray[np.bool_], score: NDArray[np.generic]
+) -> tuple[FloatArray, FloatArray]:
+    """DeLong's structural components of one AUC; the mean of either is the AUC.
+
+    Args:
+        is_positive: (n,) bool, one patient or more of either class.
+        score: (n,); higher means more positive.
+
+    Returns:
+        Of each positive the share of negatives that it outranks, and of each negative the share of
+        positives that outrank it, ties counted half.
+    """
+    up, down = score[is_positive], score[~is_positive]
+    ranks = _midranks(score)
+    gained = (ranks[is_positive] - _midranks(up)) / len(down)
+    lost = 1 - (ranks[~is_positive] - _midranks(down)) / len(up)
+    return gained, lost
 
 
 def _midranks(values: NDArray[np.generic]) -> FloatArray:

@@ -28,9 +28,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from pulmofuse.curation.sample_size import MIN_PATIENTS
+from pulmofuse.evaluation.delong import components
 from pulmofuse.statistics import ALPHA, POWER, FloatArray, power_quantiles
 
 
@@ -86,7 +86,7 @@ def difference_variance(
     positive = np.asarray(is_positive, dtype=bool)
     if min(positive.sum(), (~positive).sum()) < 2:
         raise ValueError("a variance needs two patients of either class")
-    parts = [_components(positive, np.asarray(score)) for score in (first, second)]
+    parts = [components(positive, np.asarray(score)) for score in (first, second)]
     (up_a, down_a), (up_b, down_b) = parts
 
     def variance(values: FloatArray) -> float:
@@ -138,19 +138,6 @@ def smallest_gain(
     n = n_positive + n_negative
     spread = sum(power_quantiles(alpha, power))
     return spread * math.sqrt(variance.of_one(n_positive / n) / n)
-
-
-def _components(positive: np.ndarray, score: np.ndarray) -> tuple[FloatArray, FloatArray]:
-    """DeLong's components of one AUC, by midranks: of the positives, and of the negatives.
-
-    A positive's is the share of negatives below it, a negative's that of positives above it, ties
-    counted half (Sun & Xu 2014, "Fast implementation of DeLong's algorithm").
-    """
-    ranks = rankdata(score)
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    up = (ranks[positive] - rankdata(score[positive])) / n_negative
-    down = 1 - (ranks[~positive] - rankdata(score[~positive])) / n_positive
-    return up, down
 
 
 def _weighed(variances: tuple[float, float], prevalence: float) -> float:

@@ -7,7 +7,7 @@ sensitivity and specificity at the prevalences that the study names.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -21,6 +21,7 @@ from pulmofuse.evaluation.tables import (
     PER_RECORD,
     UNIMODAL,
     Row,
+    Table,
     class_index,
     groups_of,
     modalities_of,
@@ -96,16 +97,9 @@ def decision_curves(
         `CURVE_COLUMNS`; low and high are pointwise.
     """
     rows: list[pd.DataFrame] = []
-    cohort, asked = modalities_of(predictions), questions(predictions, classes)
-    for keys, group in groups_of(predictions):
-        if keys["method"] not in CURVE_METHODS or keys["split"] != Split.TEST:
+    for keys, table, at in _tested(predictions, classes, positive):
+        if keys["method"] not in CURVE_METHODS:
             continue
-        question = asked[keys["subset"]]
-        at = class_index(question.names, positive_of(question, positive))
-        if at is None:
-            continue
-        group = as_asked(group, question)  # noqa: PLW2901
-        table = table_of(group, question.names, keys["subset"], cohort, keys["simulated"])
         ill, score = table.y == at, table.p[:, at]
         statistic = partial(net_benefit, ill, score, THRESHOLDS)
         drawn = table.resample(config.bootstrap, seed).of(statistic)
@@ -174,16 +168,7 @@ def prevalence_table(
         `PREVALENCE_COLUMNS`; what is undefined is NaN.
     """
     rows: list[Row] = []
-    cohort, asked = modalities_of(predictions), questions(predictions, classes)
-    for keys, group in groups_of(predictions):
-        if keys["method"] == PER_RECORD or keys["split"] != Split.TEST:
-            continue
-        question = asked[keys["subset"]]
-        at = class_index(question.names, positive_of(question, positive))
-        if at is None:
-            continue
-        group = as_asked(group, question)  # noqa: PLW2901
-        table = table_of(group, question.names, keys["subset"], cohort, keys["simulated"])
+    for keys, table, at in _tested(predictions, classes, positive):
         ill, called = table.y == at, table.predicted == at
         rates = _rates(ill, called, np.ones((len(ill), 1)))
         drawn = table.resample(config.bootstrap, seed).of(partial(_rates, ill, called))
@@ -207,3 +192,25 @@ def _rates(
     """Sensitivity and specificity (2, replicates); NaN where a class has no weight."""
     sums = np.array([ill & called, ill, ~ill & ~called, ~ill], dtype=weights.dtype) @ weights
     return divide(sums[[0, 2]], sums[[1, 3]], empty=np.nan)
+
+
+def _tested(
+    predictions: pd.DataFrame, classes: Sequence[str], positive: str | None
+) -> Iterator[tuple[Row, Table, int]]:
+    """Keys, table and positive class of every method by patient on the test split.
+
+    Where the question of a subset has no positive class, it is left out.
+    """
+    cohort, asked = modalities_of(predictions), questions(predictions, classes)
+    for keys, group in groups_of(predictions):
+        if keys["method"] == PER_RECORD or keys["split"] != Split.TEST:
+            continue
+        question = asked[keys["subset"]]
+        at = class_index(question.names, positive_of(question, positive))
+        if at is not None:
+            rows = as_asked(group, question)
+            yield (
+                keys,
+                table_of(rows, question.names, keys["subset"], cohort, keys["simulated"]),
+                at,
+            )
