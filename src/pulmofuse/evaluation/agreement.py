@@ -7,7 +7,9 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest, spearmanr
+from scipy.stats import spearmanr
+
+from pulmofuse.evaluation.reliability import wilson_interval
 
 #: The standard error of a rank correlation divides by n - 3.
 MIN_RANKED = 4
@@ -24,8 +26,8 @@ def share(hits: int, n: int, confidence: float) -> tuple[float, float, float]:
     Returns:
         (share, low, high), each in [0, 1].
     """
-    interval = binomtest(hits, n).proportion_ci(confidence, method="wilson")
-    return hits / n, float(interval.low), float(interval.high)
+    low, high = wilson_interval(hits, n, confidence)
+    return hits / n, float(low), float(high)
 
 
 def rank_correlation(

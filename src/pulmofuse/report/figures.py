@@ -25,6 +25,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
+from pulmofuse.evaluation import wilson_interval
 from pulmofuse.files import write_bytes
 from pulmofuse.report.names import COLOURS, LINE_STYLES, interval, number
 
@@ -224,17 +225,9 @@ def reliability(
     parts = [part for part in np.array_split(order, bins) if len(part)]
     n = np.array([len(part) for part in parts])
     predicted = np.array([p[part].mean() for part in parts])
-    observed = np.array([positive[part].mean() for part in parts])
-    z = 1.959964  # 97.5 % quantile of the normal distribution
-    centre = (observed + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(observed * (1 - observed) / n + z**2 / (4 * n**2))
-    # The interval holds the share exactly; rounding may miss it by 1e-17 at 0 and 1.
-    return (
-        predicted,
-        observed,
-        np.minimum(centre - half, observed),
-        np.maximum(centre + half, observed),
-    )
+    hits = np.array([positive[part].sum() for part in parts])
+    observed = hits / n
+    return predicted, observed, *wilson_interval(hits, n)
 
 
 @styled
