@@ -1,10 +1,15 @@
 """The service under load, in overload, and beside the plain service that a user would write.
 
-    python benchmarks/service_load.py [--seconds 60] [--clients 16] [--bundle DIR]
+    python benchmarks/service_load.py [--seconds 60] [--clients 16] [--bundle DIR --files DIR]
 
 Three parts in one run: one X-ray at a time on both services in turns (p50), many clients at once
 (p50, p99, errors), and more clients than there is room for (503 with Retry-After, then recovery).
-The plain service is FastAPI, PIL and the same network, eager and in single precision.
+The plain service is FastAPI, PIL and the same network, eager and in single precision. Outside of
+overload every request must be answered: one that is not ends the benchmark with an error, as its
+time would be none of a prediction.
+
+By default the networks are untrained and the X-rays drawn (PNG, as those of NIH ChestX-ray14 are);
+`--bundle` and `--files` take trained ones and a folder of X-rays that their gate accepts.
 """
 
 from __future__ import annotations
@@ -25,6 +30,8 @@ import machine
 import serving
 
 from pulmofuse.service import Trail, open_database
+
+_FILES = 8
 
 _PLAIN = """
 import io, sys
@@ -121,6 +128,7 @@ def one_at_a_time(ours: str, plain: str, headers: Any, files: list[bytes], n: in
             data = files[i % len(files)]
             ask(a, "/v1/predict", "cxr", data, headers, results["ours"])
             ask(b, "/predict", "cxr", data, {}, results["plain"])
+    must_answer("one at a time", *results.values())
     found = {name: result.figures() for name, result in results.items()}
     ratio = found["plain"]["p50_ms"] / found["ours"]["p50_ms"]
     return {**found, "times_faster_p50": round(ratio, 2)}
@@ -137,6 +145,13 @@ def stages(url: str, headers: Any) -> dict[str, float]:
     return {name: round(1000 * t["sum"] / t["count"], 2) for name, t in totals.items()}
 
 
+def must_answer(part: str, *seen: Result) -> None:
+    """End the benchmark where a request was not answered."""
+    for result in seen:
+        if set(result.statuses) - {"200"}:
+            sys.exit(f"{part}: not every request was answered: {dict(result.statuses)}")
+
+
 def main() -> None:
     """Run all three parts and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -145,9 +160,13 @@ def main() -> None:
     parser.add_argument("--singles", type=int, default=100)
     parser.add_argument("--pixels", type=int, default=1024, help="side of the X-rays")
     parser.add_argument("--bundle", type=Path, help="default: untrained networks")
+    parser.add_argument("--files", type=Path, help="folder of X-rays; default: drawn ones")
     options = parser.parse_args()
     facts = machine.facts()
-    files = [serving.picture(seed, options.pixels) for seed in range(8)]
+    if options.files is None:
+        files = [serving.picture(seed, options.pixels) for seed in range(8)]
+    else:
+        files = [path.read_bytes() for path in sorted(options.files.iterdir())[:_FILES]]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as running:
         home = Path(folder)
         bundle = options.bundle or serving.make_bundle(home / "bundle")
@@ -170,6 +189,7 @@ def main() -> None:
         found["one"]["our_stages_ms"] = stages(ours.url, headers)
         plain.kill()
         load = many(ours.url, headers, files, options.clients, options.seconds)
+        must_answer("load", load)
         found["load"] = load.figures()
         found["load"]["per_s"] = round(len(load.seconds) / options.seconds, 1)
         found["load"]["peak_mib"] = round(ours.peak_mib())
@@ -183,7 +203,8 @@ def main() -> None:
         after = many(small.url, headers, files, 1, 1.0)
         found["overload"] = {**over.figures(), "after": after.figures()["statuses"]}
         small.stop()
-    machine.write("service_load", "python benchmarks/service_load.py", found, facts)
+    command = "python benchmarks/service_load.py"
+    machine.write("service_load", command, found, facts)
 
 
 if __name__ == "__main__":

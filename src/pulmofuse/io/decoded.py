@@ -24,12 +24,14 @@ class Decoded:
         traits: JSON values of this format.
         padding: bool, same shape, true where the file says that there is no image (DICOM pixel
             padding); None where all is image.
+        levels: uint8, same shape, what was stored, where `pixels` is its 255th part; else None.
     """
 
     pixels: npt.NDArray[np.float32]
     hounsfield: bool
     traits: dict[str, Any]
     padding: npt.NDArray[np.bool_] | None = None
+    levels: npt.NDArray[np.uint8] | None = None
 
 
 def scale_to_unit(

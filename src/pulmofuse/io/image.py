@@ -36,11 +36,14 @@ class Image:
             photometric, dicom_modality, manufacturer, pixel_spacing_mm, slice_thickness_mm,
             view (PA, AP, L, LLD, RLD, oblique), body_part, voi, padding_fraction,
             exif_orientation, tiff_compression; of a folder also those of `read_series`.
+        levels: uint8 of the shape of `pixels`, which is its 255th part; None where the file
+            stores anything else. What can be counted in 256 levels need not be sorted.
     """
 
     pixels: npt.NDArray[np.float32]
     hounsfield: bool
     traits: dict[str, Any]
+    levels: npt.NDArray[np.uint8] | None = None
 
 
 def read_image(source: Path | bytes, name: str | None = None) -> Image:
@@ -90,7 +93,7 @@ def finish(name: str, form: str, n_bytes: int, decoded: Decoded) -> Image:
         **seen,
         **_statistics(pixels, padding),
     }
-    return Image(pixels, decoded.hounsfield, traits)
+    return Image(pixels, decoded.hounsfield, traits, decoded.levels)
 
 
 def decode_image(content: Content) -> Decoded:

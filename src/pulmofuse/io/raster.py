@@ -80,7 +80,8 @@ def read_raster(content: Content) -> Decoded:
         # OpenCV turns TIFF by itself, and nothing else when asked for unchanged pixels.
         if form != "tiff":
             volume = _turned(volume, header.orientation)
-    return Decoded(_unit_range(content.name, volume), False, traits)
+    levels = volume if volume.dtype == np.uint8 else None
+    return Decoded(_unit_range(content.name, volume), False, traits, levels=levels)
 
 
 def _decode(content: Content, header: Header) -> list[npt.NDArray[Any]]:
@@ -133,5 +134,7 @@ def _turned(volume: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
 def _unit_range(name: str, volume: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Scale by the range of the stored type to [0, 1]."""
     if volume.dtype in _STORED_RANGES:
-        return volume.astype(np.float32) / np.float32(_STORED_RANGES[volume.dtype])
+        unit = volume.astype(np.float32)
+        unit /= np.float32(_STORED_RANGES[volume.dtype])
+        return unit
     return scale_to_unit(name, volume)

@@ -86,7 +86,12 @@ def prepare_cxr(
             "list it as ct",
         )
     plane = image.pixels[0]
-    unit = _between_percentiles(plane, config)
+    levels = None if image.levels is None else image.levels[0]
+    unit = (
+        _between_percentiles(plane, config)
+        if levels is None
+        else _levels_between_percentiles(levels, config)
+    )
     if unit is None:
         raise UnreadableFile(
             name, "is almost blank: its percentiles have one value", "leave it out"
@@ -113,6 +118,29 @@ def _between_percentiles(plane: FloatArray, config: CxrPreprocessing) -> FloatAr
         return None
     unit: FloatArray = np.clip((plane - low) / (high - low), 0.0, 1.0).astype(np.float32)
     return unit
+
+
+def _levels_between_percentiles(levels: ByteArray, config: CxrPreprocessing) -> FloatArray | None:
+    """What `_between_percentiles` gives, bit by bit, of the 255th part of stored levels.
+
+    Counting 256 levels and looking up 256 values is much faster than sorting all pixels.
+    """
+    counts = np.rint(cv2.calcHist([levels], [0], None, [256], (0, 256))).astype(np.int64).ravel()
+    ends, unit = np.cumsum(counts), np.arange(256, dtype=np.float32) / np.float32(255)
+
+    def percentile(q: float) -> float:
+        """By linear interpolation between order statistics, as `np.percentile` rounds it."""
+        place = (levels.size - 1) * (q / 100)
+        first = int(place)
+        a, b = unit[np.searchsorted(ends, [first, min(first + 1, levels.size - 1)], side="right")]
+        share, step = place - first, float(b - a)
+        return float(b) - step * (1 - share) if share >= 0.5 else float(a) + step * share
+
+    low, high = percentile(config.low_percentile), percentile(config.high_percentile)
+    if high <= low:
+        return None
+    table = np.clip((unit.astype(np.float64) - low) / (high - low), 0.0, 1.0)
+    return np.asarray(cv2.LUT(levels, table.astype(np.float32)))
 
 
 def _looks_for_lungs(config: ImagePreprocessing) -> bool:

@@ -59,7 +59,9 @@ def infer_records(
         augment: a batch augmentation, for features of augmented views.
         progress: told (instances done, all).
     """
-    model.eval()
+    # Walking through all parts of a network takes as long as a third of one image takes it.
+    if model.training:
+        model.eval()
     if model.depth is not None:
         return Inferred(*_run(model, _volumes(model, instances, rows, counts), augment, progress))
     p, features = _run(model, _instances(instances, rows), augment, progress)
