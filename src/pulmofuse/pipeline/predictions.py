@@ -31,7 +31,7 @@ from pulmofuse.inference import (
 )
 from pulmofuse.labelsets import Partition, common
 from pulmofuse.schema import JOIN, Modality, Split, class_columns, subset_name
-from pulmofuse.training import patient_features, record_shares
+from pulmofuse.training import patient_features, patient_probabilities
 
 #: With fewer complete patients per class and split than this, "auto" simulates patients.
 MIN_PAIRED_PER_CLASS = 5
@@ -135,8 +135,8 @@ class PatientScores:
                 if len(record_ids):
                     places = [where[r] for r in record_ids]
                     weight = None if scored.log_weight is None else scored.log_weight[places]
-                    self.p[i, j] = _joined(values[places, :k], weight)
-                    self.p_raw[i, j] = _joined(values[places, k:], weight)
+                    self.p[i, j] = patient_probabilities(values[places, :k], weight)
+                    self.p_raw[i, j] = patient_probabilities(values[places, k:], weight)
                     self.has[i, j] = True
 
     def on(self, patients: pd.DataFrame) -> PatientScores:
@@ -226,14 +226,6 @@ def subset_partitions(
         for subset in subsets(parts)
     }
     return {name: partition for name, partition in found.items() if not partition.is_fine}
-
-
-def _joined(p: np.ndarray, log_weight: np.ndarray | None) -> np.ndarray:
-    """Probabilities (classes,) of a patient from those of the records (records, classes)."""
-    if log_weight is None:
-        return np.asarray(p.mean(axis=0))
-    log_p = record_shares(log_weight) @ np.log(np.maximum(p, np.finfo(float).tiny))
-    return record_shares(log_p)
 
 
 def decision_predictions(
