@@ -32,12 +32,11 @@ import machine
 import numpy as np
 from scipy.stats import norm
 
-from pulmofuse.evaluation.bootstrap import cluster_weights, percentile_interval
 from pulmofuse.evaluation.intervals import difference_interval, logit_interval
 from pulmofuse.evaluation.metrics import METRICS
 from pulmofuse.evaluation.replicates import metric_replicates
 from pulmofuse.evaluation.resampling import Replicates, resample
-from pulmofuse.statistics import FloatArray, weighted_auc
+from pulmofuse.statistics import FloatArray, cluster_counts, percentile_interval, weighted_auc
 
 AUC, ACCURACY = list(METRICS).index("roc_auc"), list(METRICS).index("accuracy")
 Interval = tuple[float, float]
@@ -136,19 +135,25 @@ def simulated_study(
     }
     if not others:
         return {key: interval for key, interval in out.items() if key[1] == "ours"}
-    crossed = cluster_weights(list(study.patients), n_boot, seed)
-    rows = cluster_weights([np.arange(len(study.y))], n_boot, seed)
+    crossed = products(list(study.patients), n_boot, seed)
+    rows = products([np.arange(len(study.y))], n_boot, seed)
     for way, weights in (("pigeonhole", crossed), ("rows", rows)):
         found, other = fusion(weights.T)[AUC], single(weights.T)[AUC]
         out["fusion auc", way] = percentile_interval(found)
         out["gain", way] = percentile_interval(found - other)
-    alone_weights = cluster_weights([study.patients[best]], n_boot, seed)
+    alone_weights = products([study.patients[best]], n_boot, seed)
     out["single auc", "percentile"] = percentile_interval(single(alone_weights.T)[AUC])
     if rejoin:
         again = [rejoined(people, best, rng) for _ in range(n_boot)]
         out["fusion auc", "rejoin"] = percentile_interval([auc for auc, _ in again])
         out["gain", "rejoin"] = percentile_interval([auc - other for auc, other in again])
     return out
+
+
+def products(patients: list[np.ndarray], n_boot: int, seed: int) -> FloatArray:
+    """Weights (replicates, n): the product of how often each of a row's patients was drawn."""
+    rng = np.random.default_rng(seed)
+    return np.prod([cluster_counts(names, n_boot, rng) for names in patients], axis=0)
 
 
 def rejoined(

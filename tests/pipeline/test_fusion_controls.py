@@ -34,7 +34,7 @@ from pulmofuse.pipeline.fusion_controls import (
     run_fusion_controls,
     shuffled_rows,
 )
-from pulmofuse.schema import Modality
+from pulmofuse.schema import Modality, subset_name
 
 CLASSES = ("normal", "covid19")
 STRENGTHS = {Modality.CT: 1.5, Modality.CXR: 1.2, Modality.COUGH: 1.0}
@@ -204,6 +204,20 @@ def test_the_real_figure_beside_a_control_is_the_one_of_the_study(
     for row in rows.itertuples():
         assert row.against == pytest.approx(known[row.subset, row.method], abs=1e-12)
     assert (rows["n_patients"] == 300).all()
+
+
+def test_intervals_by_patients_are_those_of_the_study(simulated: Made) -> None:
+    config, bench = simulated.config, simulated.bench
+    metrics = evaluate(simulated.predictions, CLASSES, "covid19", config.evaluation, config.seed)
+    known = {
+        row["subset"]: (row["low"], row["high"])
+        for row in metrics
+        if row["metric"] == "roc_auc" and row["split"] == "test" and row["method"] == "log_odds"
+    }
+    for subset, at in bench.usable(least=2):
+        p = bench.fused(subset, "log_odds", bench.patients.p[at])
+        found = bench.intervals(bench.y[at], p, bench.resample(subset, at))
+        assert found["roc_auc"] == pytest.approx(known[subset_name(subset)], abs=1e-6)
 
 
 def test_pairing_anew_shows_what_dependence_costs(

@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pulmofuse.config import EvaluationConfig
-from pulmofuse.evaluation.bootstrap import percentile_interval
+from pulmofuse.evaluation.intervals import metric_interval
 from pulmofuse.evaluation.metrics import IntArray, brier, roc_auc
 from pulmofuse.evaluation.reliability import ece, log_loss
+from pulmofuse.evaluation.resampling import Replicates
 from pulmofuse.fusion import copula_ranks, discount, fuse, own_evidence
 from pulmofuse.statistics import FloatArray
 
@@ -44,7 +45,7 @@ _VIRTUAL = 20_000
 #: Virtual patients per replicate for each test patient, and their bounds.
 _PER_PATIENT, _LEAST, _MOST = 2, 300, 2000
 
-#: Replicates of the patients: an interval's end is then known to about a fifth of its length.
+#: Replicates of the patients: a standard error is then known to within 7 % of itself.
 _REPLICATES = 100
 
 METRICS = ("roc_auc", "brier", "ece", "log_loss")
@@ -93,8 +94,9 @@ def rho_curve(
 
     Returns:
         Rows with the keys `COLUMNS`. `metric` is one of `METRICS`; `weight` that of each modality's
-        evidence. Intervals draw the real patients of each modality and class with replacement and
-        pair them anew; they hold nothing of how sure rho is. `best_value` is what the best
+        evidence. Intervals are those of simulated patients elsewhere (docs/decisions/0014), only
+        that the patients drawn are paired anew, which here costs little; they hold nothing of how
+        sure rho is. `best_value` is what the best
         modality (on validation) reaches alone, which is the same at every rho.
     """
     rng = np.random.default_rng(seed)
@@ -102,7 +104,7 @@ def rho_curve(
     few = int(np.clip(_PER_PATIENT * len(evidence.y), _LEAST, _MOST))
     cohorts = _Pairing.of(evidence, _VIRTUAL, rng), _Pairing.of(evidence, few, rng)
     drawn = [_resampled(pools, rng) for _ in range(_REPLICATES)]
-    k = len(modalities)
+    k, several = len(modalities), positive is None or evidence.p.shape[2] > 2
     best = _figures(
         evidence,
         cohorts[0].y,
@@ -116,13 +118,16 @@ def rho_curve(
         weights = [np.full(k, weight) for weight in rules.values()]
         found = _lines(evidence, pools, drawn, cohorts, rho, weights, positive)
         for (rule, weight), (values, replicates) in zip(rules.items(), found, strict=True):
+            errors = replicates.standard_error()
             for i, metric in enumerate(METRICS):
-                low, high = percentile_interval(replicates[:, i], config.confidence)
+                value, error = float(values[i]), float(errors[i])
+                low, high = metric_interval(
+                    metric, value, error, config.confidence, replicates.degrees, several=several
+                )
                 rows.append(
                     {
                         "subset": subset, "rho": rho, "weight_rule": rule, "weight": weight,
-                        "metric": metric, "value": float(values[i]),
-                        "low": float(np.maximum(low, 0.0)), "high": high,
+                        "metric": metric, "value": value, "low": low, "high": high,
                         "best_modality": modalities[evidence.best], "best_value": float(best[i]),
                     }
                 )  # fmt: skip
@@ -149,11 +154,16 @@ def _pools(evidence: Evidence) -> _Pools:
 
 
 def _resampled(pools: _Pools, rng: np.random.Generator) -> _Pools:
-    """The patients of each class and modality, drawn with replacement."""
+    """The patients of each class and modality, drawn with replacement, one fewer than there are."""
     return [
-        [part[np.sort(rng.integers(len(part), size=len(part)))] for part in parts]
+        [part[np.sort(rng.integers(len(part), size=max(1, len(part) - 1)))] for part in parts]
         for parts in pools
     ]
+
+
+def _degrees(pools: _Pools) -> int:
+    """Degrees of freedom: patients of the modality with fewest, less the classes; at least 1."""
+    return max(1, min(sum(len(part) - 1 for part in parts) for parts in zip(*pools, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,8 +194,8 @@ def _lines(
     rho: float,
     weights: Sequence[FloatArray],
     positive: int | None,
-) -> list[tuple[FloatArray, FloatArray]]:
-    """Of each weights: (metrics,) of the large cohort, (replicates, metrics) of drawn patients."""
+) -> list[tuple[FloatArray, Replicates]]:
+    """Of each weights: (metrics,) of the large cohort, (metrics, replicates) of drawn patients."""
     paired = [cohort.ranks(rho) for cohort in cohorts]
 
     def figures(pools: _Pools, i: int) -> FloatArray:
@@ -193,10 +203,11 @@ def _lines(
         return np.array([_figures(evidence, cohorts[i].y, p, w, positive) for w in weights])
 
     values = figures(pools, 0)
-    # The replicates are smaller cohorts: what their size alone changes is taken out.
-    shift = values - figures(pools, 1)
-    replicates = np.array([figures(pool, 1) for pool in drawn]) + shift
-    return [(values[i], replicates[:, i]) for i in range(len(weights))]
+    found = np.array([figures(pool, 1) for pool in drawn])
+    degrees = _degrees(pools)
+    return [
+        (values[i], Replicates(found[:, i].T, None, 1, 1.0, degrees)) for i in range(len(weights))
+    ]
 
 
 def _joined(pools: _Pools, ranks: Sequence[NDArray[np.intp]]) -> FloatArray:

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from pulmofuse.config import StudyConfig
-from pulmofuse.evaluation import UNIMODAL, cluster_weights, roc_auc
+from pulmofuse.evaluation import UNIMODAL, roc_auc
+from pulmofuse.evaluation.intervals import metric_interval
 from pulmofuse.evaluation.reliability import log_loss
+from pulmofuse.evaluation.replicates import auc_replicates, log_loss_replicates
+from pulmofuse.evaluation.resampling import Resamples, resample
 from pulmofuse.evaluation.tables import real_patients
 from pulmofuse.fusion import RULES
 from pulmofuse.inference import DecisionFusion
@@ -22,9 +25,6 @@ from pulmofuse.statistics import FloatArray
 
 #: Metrics of the controls, and how a sentence calls them.
 WORDS = {"roc_auc": "AUC", "log_loss": "log loss"}
-
-#: Blocks of weights; 4 million float64 are 32 MB per intermediate array.
-_BLOCK = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,27 +79,38 @@ class Bench:
         present = np.array([m in subset for m in self.patients.modalities])
         return self.decision.apply(method, p, np.broadcast_to(present, p.shape[:2]))
 
-    def figures(
-        self, y: np.ndarray, p: FloatArray, weights: FloatArray | None = None
-    ) -> dict[str, FloatArray]:
-        """Metrics of `WORDS` of probabilities (n, classes): () each, or (replicates,)."""
-        if weights is None:
-            return {"roc_auc": roc_auc(y, p, None, self.positive), "log_loss": log_loss(y, p)}
-        step = max(1, _BLOCK // max(1, len(y)))
-        blocks = [weights[i : i + step] for i in range(0, len(weights), step)]
-        auc = [roc_auc(y, p, None, self.positive, block) for block in blocks]
-        loss = [log_loss(y, p, block) for block in blocks]
-        return {"roc_auc": np.concatenate(auc), "log_loss": np.concatenate(loss)}
+    def figures(self, y: np.ndarray, p: FloatArray) -> dict[str, float]:
+        """Metrics of `WORDS` of probabilities (n, classes)."""
+        return {
+            "roc_auc": float(roc_auc(y, p, None, self.positive)),
+            "log_loss": float(log_loss(y, p)),
+        }
 
-    def weights(self, subset: Sequence[Modality], rows: np.ndarray) -> FloatArray:
-        """Bootstrap weights (replicates, n) of patients, as `evaluate` draws them."""
+    def intervals(
+        self, y: np.ndarray, p: FloatArray, resamples: Resamples
+    ) -> dict[str, tuple[float, float]]:
+        """Intervals of the figures, the patients drawn."""
+        config, out = self.config.evaluation, {}
+        of = {
+            "roc_auc": lambda weights: auc_replicates(y, p, self.positive, weights),
+            "log_loss": lambda weights: log_loss_replicates(y, p, weights),
+        }
+        for metric, value in self.figures(y, p).items():
+            drawn = resamples.of(of[metric])
+            error = float(drawn.standard_error())
+            out[metric] = metric_interval(metric, value, error, config.confidence, drawn.degrees)
+        return out
+
+    def resample(self, subset: Sequence[Modality], rows: np.ndarray) -> Resamples:
+        """Bootstrap weights of patients, as `evaluate` draws them."""
         ids = self.patients.patients["patient_id"].iloc[rows].astype(str).reset_index(drop=True)
         factors = (
             real_patients(ids, subset_name(subset), subset_name(self.patients.modalities))
             if self.simulated
             else (ids.to_numpy(),)
         )
-        return cluster_weights(factors, self.config.evaluation.bootstrap, self.config.seed)
+        y = self.y[rows] if self.simulated else None
+        return resample(factors, y, self.config.evaluation.bootstrap, self.config.seed)
 
     def row(
         self,

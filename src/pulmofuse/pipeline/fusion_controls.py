@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from pulmofuse.config import StudyConfig
-from pulmofuse.evaluation import UNIMODAL, fit_calibration, percentile_interval
+from pulmofuse.evaluation import UNIMODAL, fit_calibration
 from pulmofuse.evaluation.rho_curve import COLUMNS as CURVE_COLUMNS
 from pulmofuse.evaluation.rho_curve import Evidence, rho_curve
 from pulmofuse.evaluation.shapley import shapley_table
@@ -40,7 +40,7 @@ from pulmofuse.pipeline.fusing import excess_auc, fit_decision_fusion
 from pulmofuse.pipeline.fusion_bench import WORDS, Bench
 from pulmofuse.pipeline.predictions import PatientScores, subsets
 from pulmofuse.schema import Split, subset_name
-from pulmofuse.statistics import FloatArray
+from pulmofuse.statistics import FloatArray, percentile_interval
 
 #: What `write_fusion_controls` leaves in a study's folder.
 FUSION_CONTROL_FILES = ("fusion_controls.csv", "rho_curve.csv", "shapley.csv")
@@ -173,9 +173,9 @@ def noise_rows(bench: Bench) -> Iterator[Row]:
             real = bench.figures(y[at], bench.fused(subset, plain, patients.p[at]))
             found = [bench.figures(y[at], d.apply(rule, p, mask)) for p, d in joined]
             for metric in WORDS:
-                values = np.array([float(figures[metric]) for figures in found])
+                values = np.array([figures[metric] for figures in found])
                 interval = percentile_interval(values, bench.config.evaluation.confidence)
-                against, mean = float(real[metric]), float(values.mean())
+                against, mean = real[metric], float(values.mean())
                 cost = (against - mean) * (1 if metric == "roc_auc" else -1)
                 detail = (
                     f"with a modality of pure noise the {WORDS[metric]} is {mean:.3f} instead of"
@@ -198,9 +198,9 @@ def shuffled_rows(bench: Bench) -> Iterator[Row]:
             real = bench.figures(y, bench.fused(subset, rule, p))
             found = [bench.figures(y, bench.fused(subset, rule, other)) for other in pairings]
             for metric in WORDS:
-                values = np.array([float(figures[metric]) for figures in found])
+                values = np.array([figures[metric] for figures in found])
                 interval = percentile_interval(values, bench.config.evaluation.confidence)
-                against, mean = float(real[metric]), float(values.mean())
+                against, mean = real[metric], float(values.mean())
                 detail = _pairing_words(bench.simulated, metric, against, values)
                 yield bench.row(
                     SHUFFLED, subset, rule, metric, (mean, *interval), against, len(at), detail
@@ -238,18 +238,16 @@ def confounder_rows(bench: Bench, cohort: Cohort) -> Iterator[Row]:
         traits = Bench(patients, fit_decision_fusion(patients, config, cohort), config)
     for subset, at in bench.usable(least=1):
         reason = "; ".join(reasons[m] for m in subset if m in reasons)
-        weights = bench.weights(subset, at)
+        resamples = bench.resample(subset, at)
         for method in bench.methods(subset):
             real = bench.figures(y[at], bench.fused(subset, method, bench.patients.p[at]))
             values = dict.fromkeys(WORDS, (np.nan, np.nan, np.nan))
             if traits is not None and not reason:
                 p = traits.fused(subset, method, traits.patients.p[at])
-                own, drawn = traits.figures(y[at], p), traits.figures(y[at], p, weights)
-                for metric in WORDS:
-                    interval = percentile_interval(drawn[metric], config.evaluation.confidence)
-                    values[metric] = (float(own[metric]), *interval)
+                ends = traits.intervals(y[at], p, resamples)
+                values = {m: (own, *ends[m]) for m, own in traits.figures(y[at], p).items()}
             for metric, figures in values.items():
-                against = float(real[metric])
+                against = real[metric]
                 detail = f"no model of acquisition traits ({reason})" if reason else (
                     f"acquisition traits alone reach the {WORDS[metric]} {figures[0]:.3f}, the"
                     f" models {against:.3f}"
