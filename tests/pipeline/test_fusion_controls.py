@@ -214,10 +214,9 @@ def test_intervals_by_patients_are_those_of_the_study(simulated: Made) -> None:
         for row in metrics
         if row["metric"] == "roc_auc" and row["split"] == "test" and row["method"] == "log_odds"
     }
-    for subset, at in bench.usable(least=2):
-        p = bench.fused(subset, "log_odds", bench.patients.p[at])
-        found = bench.intervals(bench.y[at], p, bench.resample(subset, at))
-        assert found["roc_auc"] == pytest.approx(known[subset_name(subset)], abs=1e-6)
+    for group in bench.usable(least=2):
+        found = bench.intervals(group, bench.fused(group, "log_odds"), bench.resample(group))
+        assert found["roc_auc"] == pytest.approx(known[subset_name(group.subset)], abs=1e-6)
 
 
 def test_pairing_anew_shows_what_dependence_costs(
@@ -297,8 +296,9 @@ def test_a_modality_whose_training_lacks_a_class_has_no_trait_model_and_says_why
 
 def test_equal_traits_tell_nothing() -> None:
     made = Made(0.0, n=60)
-    records = made.cohort.of(Modality.CT).assign(traits='{"width": 512}')
-    scores, reason = trait_scores(records, made.config)
+    alike = made.cohort.records.assign(traits='{"width": 512}')
+    cohort = Cohort(alike, pd.DataFrame(), {})
+    scores, reason = trait_scores(cohort, Modality.CT, made.config)
     assert reason == ""
     assert scores is not None
     assert np.ptp(scores.table["p_covid19"]) == 0

@@ -25,6 +25,7 @@ from pulmofuse.evaluation.metrics import IntArray, brier, roc_auc
 from pulmofuse.evaluation.reliability import ece, log_loss
 from pulmofuse.evaluation.resampling import Replicates
 from pulmofuse.fusion import copula_ranks, discount, fuse, own_evidence
+from pulmofuse.labelsets import Partition
 from pulmofuse.statistics import FloatArray
 
 #: Columns of the rows.
@@ -58,10 +59,12 @@ class Evidence:
     Attributes:
         p: (n, k, classes) calibrated probabilities.
         real: (n, k) names of the real patients behind them.
-        y: (n,) class codes.
+        y: (n,) codes of the parts of the question.
         prior: (classes,) of the fused population.
         modality_priors: (k, classes) that the probabilities assume.
         best: the modality (0 to k - 1) that did best on validation.
+        question: the parts of the classes that the patients are held to, where their labels stand
+            for sets of classes; None: the classes.
     """
 
     p: FloatArray
@@ -70,6 +73,11 @@ class Evidence:
     prior: FloatArray
     modality_priors: FloatArray
     best: int
+    question: Partition | None = None
+
+    def asked(self, p: FloatArray) -> FloatArray:
+        """Probabilities (..., classes) as those of the parts of the question."""
+        return p if self.question is None else self.question.collapse(p)
 
 
 def rho_curve(
@@ -87,7 +95,7 @@ def rho_curve(
         evidence: of two modalities or more.
         subset: name of the subset.
         modalities: names of its k modalities, in the order of the evidence.
-        positive: code of the positive class of two, or None.
+        positive: code of the positive part of two, or None.
         config: confidence of the intervals.
         seed: of the pairing and of the bootstrap.
         rhos: correlations in [0, 1].
@@ -104,7 +112,7 @@ def rho_curve(
     few = int(np.clip(_PER_PATIENT * len(evidence.y), _LEAST, _MOST))
     cohorts = _Pairing.of(evidence, _VIRTUAL, rng), _Pairing.of(evidence, few, rng)
     drawn = [_resampled(pools, rng) for _ in range(_REPLICATES)]
-    k, several = len(modalities), positive is None or evidence.p.shape[2] > 2
+    k, several = len(modalities), positive is None or evidence.asked(evidence.prior).size > 2
     best = _figures(
         evidence,
         cohorts[0].y,
@@ -140,7 +148,7 @@ _Pools = list[list[FloatArray]]
 
 def _pools(evidence: Evidence) -> _Pools:
     """Each real patient once, in the order of the evidence for the own class."""
-    ranks = own_evidence(evidence.p, evidence.y)
+    ranks = own_evidence(evidence.asked(evidence.p), evidence.y)
     out = []
     for c in np.unique(evidence.y):
         rows = np.flatnonzero(evidence.y == c)
@@ -223,13 +231,15 @@ def _figures(
     evidence: Evidence, y: IntArray, p: FloatArray, weights: FloatArray, positive: int | None
 ) -> FloatArray:
     """`METRICS` of the log-odds rule on virtual patients: (metrics,)."""
-    fused = fuse(
-        "log_odds",
-        p,
-        np.broadcast_to(weights > 0, p.shape[:2]),
-        prior=evidence.prior,
-        modality_priors=evidence.modality_priors,
-        weights=weights,
+    fused = evidence.asked(
+        fuse(
+            "log_odds",
+            p,
+            np.broadcast_to(weights > 0, p.shape[:2]),
+            prior=evidence.prior,
+            modality_priors=evidence.modality_priors,
+            weights=weights,
+        )
     )
     values = (
         roc_auc(y, fused, None, positive),

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from pulmofuse.config import EvaluationConfig
 from pulmofuse.evaluation.intervals import symmetrical_interval
 from pulmofuse.evaluation.metrics import roc_auc
-from pulmofuse.evaluation.questions import common_question, positive_of, questions
+from pulmofuse.evaluation.questions import common_question, positive_of, questions, told
 from pulmofuse.evaluation.reliability import log_loss
 from pulmofuse.evaluation.replicates import auc_replicates, log_loss_replicates
 from pulmofuse.evaluation.resampling import Replicates, Resamples, Weights
@@ -100,11 +100,13 @@ def shapley_table(
 
     Returns:
         The columns `COLUMNS`, one row per method, metric and modality; `share` is of the worth of
-        all modalities, and None where that is not above 0. Empty with one modality, where no test
-        patient has all, or where the subsets have no question in common.
+        all modalities, and None where that is not above 0. `question` is there too where it is not
+        about all classes. Empty with one modality, where no test patient has all, or where the
+        subsets have no question in common.
     """
     rows = list(_rows(predictions, list(classes), positive, np.asarray(prior, float), config, seed))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    asked = ["question"] if any("question" in row for row in rows) else []
+    return pd.DataFrame(rows, columns=[*COLUMNS, *asked])
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +160,8 @@ def _rows(
     for method, own in keys.items():
         worth = {frozenset(coalition): found[pair] for coalition, pair in own.items()}
         for metric in METRICS:
-            yield from _shares(method, metric, modalities, worth, config)
+            for row in _shares(method, metric, modalities, worth, config):
+                yield row | told(question)
 
 
 def _shares(

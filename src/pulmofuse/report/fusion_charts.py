@@ -227,6 +227,34 @@ def controlled(study: StudyFiles) -> list[Controlled]:
     ]
 
 
+def why_uncontrolled(study: StudyFiles) -> list[str]:
+    """What of the controls on a fusion is not there, and why: a sentence each."""
+    if headline(study).fused is None:
+        return []
+    files, config = study.fusion, study.config
+    if config is not None and not config.evaluation.fusion_controls:
+        return ["Controls on the fusion were switched off (evaluation.fusion_controls: false)."]
+    if not len(files.controls.columns):
+        return ["The study folder holds no fusion_controls.csv, so the fusion was not controlled."]
+    out = []
+    if files.controls.empty:
+        out.append(
+            "The fusion was not controlled: no subset of the modalities has test patients of two"
+            " classes that their labels tell apart."
+        )
+    if files.dependence.empty:
+        out.append(
+            "There is no curve against dependence: no fusion has test patients of two classes that"
+            " their labels tell apart."
+        )
+    if files.shares.empty:
+        out.append(
+            "There are no Shapley shares: no test patient has every modality, no rule answers for"
+            " every subset, or the labels of the modalities tell no two classes apart in common."
+        )
+    return out
+
+
 def predictive_values(study: StudyFiles) -> list[dict[str, str]]:
     """PPV and NPV of each modality and the headline fusion at stated prevalences."""
     rows = study.fusion.prevalence

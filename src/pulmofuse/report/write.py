@@ -64,6 +64,7 @@ def _context(study: StudyFiles) -> dict[str, Any]:
         "compared": fusion_charts.compared(study),
         "n_compared": fusion_charts.n_compared(study),
         "fusion_controls": fusion_charts.controlled(study),
+        "uncontrolled": fusion_charts.why_uncontrolled(study),
         "predictive_values": fusion_charts.predictive_values(study),
         **_checklists(study),
         "checks": [(c, check_title(c)) for c in (study.audit.checks if study.audit else ())],
