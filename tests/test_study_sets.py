@@ -96,6 +96,15 @@ def test_each_subset_is_evaluated_on_what_it_can_answer(finished: Finished) -> N
     assert ct.loc["accuracy", "value"] == pytest.approx(right)
 
 
+def test_paired_tests_name_what_both_sides_can_answer(finished: Finished) -> None:
+    table = pd.read_csv(finished.out / "comparisons.csv", keep_default_na=False)
+    of_ct = (table["subset_b"] == "ct") | (table["subset_a"] == "ct")
+    assert set(table.loc[of_ct, "question"]) == {"normal|pneumonia, covid19"}
+    assert set(table.loc[~of_ct, "question"]) == {""}
+    html = (finished.out / "report.html").read_text(encoding="utf-8")
+    assert "<td>normal or pneumonia, COVID-19</td>" in html
+
+
 def test_the_fusion_is_controlled_on_what_each_subset_can_answer(finished: Finished) -> None:
     controls, curve, shares = (
         pd.read_csv(finished.out / name, keep_default_na=False, na_values=[""])

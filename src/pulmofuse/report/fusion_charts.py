@@ -16,6 +16,7 @@ from pulmofuse.report.names import (
     is_fusion,
     method_title,
     number,
+    question_title,
     signed,
     subset_in_words,
     subset_title,
@@ -51,6 +52,7 @@ class Compared:
     p: str
     p_holm: str
     sure: bool
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def compared(study: StudyFiles, most: int = 40) -> list[Compared]:
         return []
     fused = headline(study).fused
     method = fused.method if fused else ""
+    asked = "question" in rows and len(set(rows["question"])) > 1
     rows = rows.assign(own=rows["method_a"] != method, auc=rows["metric"] != "roc_auc")
     rows = rows.sort_values(["own", "auc", "p_value"], kind="stable").head(most)
     return [
@@ -177,6 +180,7 @@ def compared(study: StudyFiles, most: int = 40) -> list[Compared]:
             p=_p(row["p_value"]),
             p_holm=_p(row["p_holm"]),
             sure=bool(pd.notna(row["p_holm"]) and float(row["p_holm"]) < LEVEL),
+            question=question_title(str(row["question"]), study.classes) if asked else "",
         )
         for row in iterate(rows)
     ]
