@@ -27,6 +27,7 @@ from pulmofuse.errors import StudyError
 from pulmofuse.evaluation.intervals import difference_interval, logit_interval
 from pulmofuse.evaluation.metrics import METRICS, IntArray
 from pulmofuse.evaluation.resampling import Replicates, Resamples, resample, transposed
+from pulmofuse.labelsets import Partition
 from pulmofuse.schema import class_columns
 from pulmofuse.statistics import FloatArray, divide, weighted_auc
 
@@ -140,7 +141,10 @@ def _require(name: str, known: Sequence[str], what: str, kind: str) -> None:
 
 
 def ensemble_rows(
-    predictions: pd.DataFrame, classes: Sequence[str], positive: str | None
+    predictions: pd.DataFrame,
+    classes: Sequence[str],
+    positive: str | None,
+    question: Partition | None = None,
 ) -> pd.DataFrame:
     """The mean of each record's probabilities over the seeds, as further rows.
 
@@ -152,6 +156,8 @@ def ensemble_rows(
             classes are called by argmax.
         classes: in the order of the model's outputs.
         positive: the positive class of two, or None.
+        question: the parts of the classes of which the most probable one is called, where labels
+            stand for sets of classes.
 
     Returns:
         Rows like those of the first seed, with method `ENSEMBLE`, and no seed nor fold.
@@ -160,7 +166,8 @@ def ensemble_rows(
     mean = predictions.groupby("record_id", sort=True)[numbers].mean()
     first = predictions.drop_duplicates("record_id").set_index("record_id").loc[mean.index]
     p = mean[class_columns(classes)].to_numpy()
-    called = np.array(classes, dtype=object)[p.argmax(axis=1)]
+    asked = question or Partition.fine(classes)
+    called = np.array(asked.names, dtype=object)[asked.collapse(p).argmax(axis=1)]
     if positive is not None and len(classes) == 2:
         i = list(classes).index(positive)
         called = np.where(p[:, i] >= mean["threshold"], classes[i], classes[1 - i])
