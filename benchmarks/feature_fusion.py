@@ -47,10 +47,10 @@ from torch.nn.functional import cross_entropy
 
 from pulmofuse.config import FusionTraining
 from pulmofuse.models import FUSION_CONTROLS, FUSIONS, FusionHead, build_fusion
+from pulmofuse.models.unfreezing import learning_groups
 from pulmofuse.training import FeatureSource, class_weights, fair_weights
 from pulmofuse.training.data import EpochBatches
 from pulmofuse.training.module import one_cycle, step_seed
-from pulmofuse.training.unfreezing import learning_groups
 
 N_TRAIN, N_VAL, N_TEST = 600, 200, 2000
 DIMS = {"additive": 16, "interaction": 4}

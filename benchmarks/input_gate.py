@@ -49,12 +49,11 @@ from pulmofuse.curation.inspection import Seen
 from pulmofuse.errors import UnreadableFile
 from pulmofuse.inference import Predictor, Scores
 from pulmofuse.inference.gate import FeatureSpace, fit_space
-from pulmofuse.models import frozen
+from pulmofuse.models import frozen, infer_records
 from pulmofuse.pipeline import copies_of_study
 from pulmofuse.preprocessing import prepare
 from pulmofuse.schema import Modality, Split, read_manifest
 from pulmofuse.sources import SOURCES
-from pulmofuse.training import infer_records
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 from view_pictures import _patient_split

@@ -46,11 +46,10 @@ from pulmofuse.inference import RUNTIMES, Runtime, Unimodal, build_model, load_b
 from pulmofuse.inference.examples import drawn_inputs
 from pulmofuse.inference.runtime import OnnxRuntime, OpenVino
 from pulmofuse.inference.tracing import openvino, to_onnx
-from pulmofuse.models import Classifier, frozen
+from pulmofuse.models import Classifier, frozen, infer_records
+from pulmofuse.models.predict import model_input
 from pulmofuse.preprocessing import prepare
 from pulmofuse.schema import Modality
-from pulmofuse.training import infer_records
-from pulmofuse.training.predict import model_input
 
 CLASSES, BATCH, CALIBRATION, EXAMPLES = 3, 16, 32, 8
 TOLERANCE, AUC_TOLERANCE = 1e-4, 0.005

@@ -26,12 +26,11 @@ from pulmofuse.curation.fingerprints import image_fingerprint
 from pulmofuse.errors import LeakageFound, StudyError, WeightsError
 from pulmofuse.files import sha256_file
 from pulmofuse.io import read_image
-from pulmofuse.models import Classifier, build_backbone
+from pulmofuse.models import Classifier, build_backbone, infer_records
 from pulmofuse.pipeline import MARK, folds, write_fingerprints
 from pulmofuse.preprocessing.controls import Control
 from pulmofuse.schema import Modality
 from pulmofuse.study import run_study
-from pulmofuse.training import infer_records
 
 CONFIG = """
 name: small

@@ -31,6 +31,7 @@ from pulmofuse.files import (
     write_text,
 )
 from pulmofuse.inference import DEFAULT_METHOD, GateMode, GateRemark, Prediction, Predictor
+from pulmofuse.models import Inferred, joined
 from pulmofuse.pipeline import Reporter, Silent, list_files, locked, versions
 from pulmofuse.preprocessing import Prepared
 from pulmofuse.schema import (
@@ -42,7 +43,6 @@ from pulmofuse.schema import (
     iterate,
     read_table,
 )
-from pulmofuse.training import Inferred, joined
 
 #: A killed run loses the work on so many patients at most.
 _PART_PATIENTS = 16

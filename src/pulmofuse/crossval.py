@@ -37,6 +37,7 @@ from pulmofuse.files import (
     write_text,
 )
 from pulmofuse.inference import build_model
+from pulmofuse.models import remember_features
 from pulmofuse.pipeline import (
     Cohort,
     Reporter,
@@ -68,7 +69,7 @@ from pulmofuse.pipeline.folds import (
 from pulmofuse.pipeline.pooling import crossval_table, pooled_rows, with_ensembles
 from pulmofuse.report.crossval import leak_lines, write_crossval
 from pulmofuse.schema import Modality
-from pulmofuse.training import BEST, LAST, remember_features
+from pulmofuse.training import BEST, LAST
 
 PROTOCOLS: tuple[Protocol, ...] = ("patient", "image")
 

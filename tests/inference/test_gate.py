@@ -48,11 +48,10 @@ from pulmofuse.inference import (
     save_bundle,
 )
 from pulmofuse.inference.gate import fit_space
-from pulmofuse.models import frozen
+from pulmofuse.models import frozen, infer_records
 from pulmofuse.preprocessing import Prepared, prepare
 from pulmofuse.schema import Modality, Oddity
 from pulmofuse.sources.phantom import SAMPLE_RATE_HZ, draw_cough, draw_ct, draw_cxr
-from pulmofuse.training import infer_records
 
 LEFT_OUT = (
     Oddity.BLANK,

@@ -46,11 +46,10 @@ from pulmofuse.inference import (
 )
 from pulmofuse.inference.examples import drawn_inputs, noise_inputs
 from pulmofuse.inference.tracing import openvino
-from pulmofuse.models import frozen
+from pulmofuse.models import frozen, infer_records
 from pulmofuse.preprocessing import LogMel
 from pulmofuse.preprocessing.features import ConvolvedLogMel
 from pulmofuse.schema import Modality
-from pulmofuse.training import infer_records
 
 CLASSES = ("normal", "covid19", "pneumonia")
 

@@ -12,11 +12,11 @@ from pulmofuse.config import CtConfig, TrainingConfig, parse_config
 from pulmofuse.errors import ConfigError
 from pulmofuse.evaluation import fit_calibration
 from pulmofuse.inference import Unimodal, instance_rows, score_records
-from pulmofuse.models import Classifier, VolumeClassifier
+from pulmofuse.models import Classifier, VolumeClassifier, infer_records
 from pulmofuse.pipeline import PatientScores
 from pulmofuse.pipeline.bags import bag_training, record_source
 from pulmofuse.schema import Modality
-from pulmofuse.training import BagSource, InstanceSource, VolumeSource, infer_records
+from pulmofuse.training import BagSource, InstanceSource, VolumeSource
 
 CLASSES = ("no", "yes")
 

@@ -14,14 +14,13 @@ from pulmofuse.config import StudyConfig, parse_config
 from pulmofuse.curation import shortcut as shortcut_module
 from pulmofuse.evaluation import identity_calibration
 from pulmofuse.inference import Unimodal, score_records
-from pulmofuse.models import Classifier
+from pulmofuse.models import Classifier, Inferred, infer_records
 from pulmofuse.pipeline import Cohort
 from pulmofuse.pipeline import controls as module
 from pulmofuse.pipeline.controls import COLUMNS, run_controls
 from pulmofuse.preprocessing import Cache
 from pulmofuse.schema import Modality
 from pulmofuse.sources.phantom import draw_ct
-from pulmofuse.training import Inferred, infer_records
 
 SIZE = 48
 N = 150

@@ -12,10 +12,10 @@ import pytest
 
 from pulmofuse.curation.inspection import Seen
 from pulmofuse.inference import Predictor
+from pulmofuse.models import Inferred
 from pulmofuse.preprocessing import Prepared
 from pulmofuse.schema import Modality
 from pulmofuse.service.batching import MicroBatcher
-from pulmofuse.training import Inferred
 from tests.service import material
 from tests.service.conftest import Serve
 

@@ -12,9 +12,9 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from pulmofuse.config import TrainingConfig
-from pulmofuse.models import Classifier
+from pulmofuse.models import Classifier, Inferred, infer_records
 from pulmofuse.preprocessing import to_tensor
-from pulmofuse.training import BagSource, Inferred, VolumeSource, class_weights, fit, infer_records
+from pulmofuse.training import BagSource, VolumeSource, class_weights, fit
 
 CONFIG = TrainingConfig(
     epochs=12, batch_size=16, lr_backbone=0.01, lr_head=0.02, patience=12, precision="fp32"

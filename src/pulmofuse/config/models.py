@@ -82,7 +82,7 @@ class TrainingConfig(Node):
     `mixup` and `cutmix` are the alpha of the Beta distribution that shares are drawn from; 0 is
     off, and where both are on, each batch draws one of them. `sampling` is explained in
     `training.sampling`; `trainable`, `unfreeze_epochs`, `frozen_stages` and `layer_decay` in
-    `training.unfreezing`; `members` is the size of an ensemble of seeds.
+    `models.unfreezing`; `members` is the size of an ensemble of seeds.
     `adversarial` is the strength with which features are trained not to tell the site (Ganin et
     al. 2016). `choose_epoch` names the validation figure that the best epoch has the most of.
     """

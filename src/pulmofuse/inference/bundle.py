@@ -38,10 +38,10 @@ from pulmofuse.models import (
     build_ct_model,
     build_cxr_model,
     build_fusion,
+    check_stages,
 )
 from pulmofuse.preprocessing.prepare import PREPROCESSING_VERSION
 from pulmofuse.schema import Modality
-from pulmofuse.training import check_stages
 
 FORMAT_VERSION = 3
 

@@ -9,10 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from pulmofuse.inference.bundle import Unimodal
+from pulmofuse.models.predict import model_input
 from pulmofuse.preprocessing import instance_dtype, instance_shape, prepare
 from pulmofuse.schema import Modality
 from pulmofuse.sources.phantom import SAMPLE_RATE_HZ, draw_cough, draw_ct, draw_cxr
-from pulmofuse.training.predict import model_input
 
 _SIDE = 256  # pixels of a drawn picture
 _SEED = 0

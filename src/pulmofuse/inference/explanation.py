@@ -22,10 +22,10 @@ from pulmofuse.inference.bundle import Unimodal, subset_partition
 from pulmofuse.inference.explain import DEFAULT_MAP, activation_map
 from pulmofuse.inference.pictures import instance_picture
 from pulmofuse.inference.predictor import Predictor
+from pulmofuse.models import model_input
 from pulmofuse.preprocessing import prepare
 from pulmofuse.preprocessing.lungs import lung_mask
 from pulmofuse.schema import Modality
-from pulmofuse.training import model_input
 
 #: Windows that are looked at to find the one that speaks most for the class.
 _MOST_INSTANCES = 64

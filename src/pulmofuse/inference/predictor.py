@@ -24,9 +24,9 @@ from pulmofuse.inference.run_models import RunModels
 from pulmofuse.inference.scoring import findings_probabilities
 from pulmofuse.io import Image, Sound, image_from_array, sound_from_array
 from pulmofuse.labelsets import members
+from pulmofuse.models import Inferred, infer_records, patient_probabilities, patient_vector
 from pulmofuse.preprocessing import Prepared, prepare
 from pulmofuse.schema import Modality, subset_name
-from pulmofuse.training import Inferred, infer_records, patient_probabilities, patient_vector
 
 #: What can be given as an image, and as a recording; see `Predictor.predict`.
 GivenImage = Path | str | bytes | np.ndarray | Image

@@ -12,9 +12,8 @@ import torch
 
 from pulmofuse.files import atomic_path
 from pulmofuse.inference.bundle import Unimodal
-from pulmofuse.models import Classifier, frozen
+from pulmofuse.models import Classifier, frozen, infer_records
 from pulmofuse.schema import class_columns
-from pulmofuse.training import infer_records
 
 
 @dataclass(frozen=True, eq=False)

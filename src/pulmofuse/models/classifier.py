@@ -141,7 +141,7 @@ class Classifier(nn.Module):
         return self.findings_head.probabilities(features)
 
     def stages(self) -> list[list[nn.Module]]:
-        """Parts from the input to the output, for `training.unfreezing`: the last is the heads."""
+        """Parts from the input to the output, for `models.unfreezing`: the last is the heads."""
         heads = self.heads()
         return [[module for module in self.children() if module not in heads], heads]
 

@@ -103,7 +103,7 @@ class FusionHead(nn.Module):
         return torch.stack(rows, dim=1)
 
     def stages(self) -> list[list[nn.Module]]:
-        """The projections, and all behind them as the head; for `training.unfreezing`."""
+        """The projections, and all behind them as the head; for `models.unfreezing`."""
         return [[self.projections], [self.joint]]
 
 

@@ -118,5 +118,5 @@ class ZeroFilled(nn.Module):
         return logits
 
     def stages(self) -> list[list[nn.Module]]:
-        """The hidden layer, and the head; for `training.unfreezing`."""
+        """The hidden layer, and the head; for `models.unfreezing`."""
         return [[self.body], [self.head]]

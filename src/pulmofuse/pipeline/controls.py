@@ -33,14 +33,14 @@ from pulmofuse.evaluation.matching import matched_rows
 from pulmofuse.evaluation.questions import positive_of
 from pulmofuse.inference import Scores, Unimodal, build_model, instance_rows
 from pulmofuse.labelsets import Partition
-from pulmofuse.models import Classifier, frozen
+from pulmofuse.models import Classifier, frozen, infer_records, mean_per_record
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.pipeline.models import codes
 from pulmofuse.pipeline.probe import probe
 from pulmofuse.preprocessing.controls import CONTROLS, Control, find
 from pulmofuse.schema import Modality, Split, class_columns
 from pulmofuse.statistics import FloatArray
-from pulmofuse.training import Progress, infer_records, mean_per_record
+from pulmofuse.training import Progress
 
 #: Columns of the table that `run_controls` gives.
 COLUMNS = (

@@ -21,7 +21,7 @@ from pulmofuse.files import atomic_path
 from pulmofuse.fusion import paired_patients
 from pulmofuse.inference import FeatureFusion, Scores, Unimodal, instance_rows
 from pulmofuse.labelsets import members
-from pulmofuse.models import build_fusion, frozen
+from pulmofuse.models import build_fusion, frozen, infer_records
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.pipeline.models import augmentation, codes
 from pulmofuse.pipeline.predictions import PatientScores, feature_probabilities, subsets
@@ -32,7 +32,6 @@ from pulmofuse.training import (
     class_weights,
     fair_weights,
     fit,
-    infer_records,
     is_finished,
     load_best,
 )

@@ -16,7 +16,7 @@ from pulmofuse.evaluation import CalibrationMap, fit_calibration
 from pulmofuse.findings import findings_matrix
 from pulmofuse.inference import Unimodal, build_model, instance_rows
 from pulmofuse.labelsets import Partition, class_frequencies
-from pulmofuse.models import Classifier, Ensemble, frozen
+from pulmofuse.models import Classifier, Ensemble, frozen, infer_records
 from pulmofuse.pipeline.bags import bag_training, record_source
 from pulmofuse.pipeline.cohort import Cohort
 from pulmofuse.pipeline.findings import add_findings_head, findings_weight
@@ -34,7 +34,6 @@ from pulmofuse.training import (
     check_epoch_choice,
     class_weights,
     fit,
-    infer_records,
     is_finished,
     load_best,
     site_weights,

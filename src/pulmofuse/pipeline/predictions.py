@@ -30,8 +30,9 @@ from pulmofuse.inference import (
     subset_partition,
 )
 from pulmofuse.labelsets import Partition, common
+from pulmofuse.models import patient_probabilities
 from pulmofuse.schema import JOIN, Modality, Split, class_columns, subset_name
-from pulmofuse.training import patient_features, patient_probabilities
+from pulmofuse.training import patient_features
 
 #: With fewer complete patients per class and split than this, "auto" simulates patients.
 MIN_PAIRED_PER_CLASS = 5

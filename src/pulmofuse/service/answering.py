@@ -24,6 +24,7 @@ from pulmofuse.files import sha256_json
 from pulmofuse.inference import DEFAULT_METHOD, GateRemark, Predictor
 from pulmofuse.io import Bounds, bounded
 from pulmofuse.io.kinds import look
+from pulmofuse.models import Inferred
 from pulmofuse.preprocessing import Prepared
 from pulmofuse.schema import Modality
 from pulmofuse.service import logs
@@ -42,7 +43,6 @@ from pulmofuse.service.metrics import Metrics
 from pulmofuse.service.problems import ProblemError, from_error
 from pulmofuse.service.settings import ServiceSettings
 from pulmofuse.service.trail import Entry, Trail, Upload
-from pulmofuse.training import Inferred
 
 #: Explains an answer: predictor, files that were used, the answer as JSON values -> JSON values.
 Explain = Callable[[Predictor, Mapping[Modality, bytes], Mapping[str, Any]], Any]

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from pulmofuse.models import Inferred
 from pulmofuse.preprocessing import Prepared
 from pulmofuse.schema import Modality
-from pulmofuse.training import Inferred
 
 Infer = Callable[[Modality, Sequence[Prepared]], list[Inferred]]
 

@@ -10,12 +10,8 @@ from pulmofuse.training.fusion import (
     fair_weights,
     patient_features,
 )
-from pulmofuse.training.joining import joined, patient_probabilities, patient_vector, record_shares
-from pulmofuse.training.memory import remember_features
 from pulmofuse.training.module import class_weights
-from pulmofuse.training.predict import Inferred, infer_records, mean_per_record, model_input
 from pulmofuse.training.probe import HeadOnly, PooledSource
-from pulmofuse.training.unfreezing import check_stages
 
 __all__ = [
     "BEST",
@@ -25,7 +21,6 @@ __all__ = [
     "FeatureSource",
     "FindingsLoss",
     "HeadOnly",
-    "Inferred",
     "InstanceSource",
     "PooledSource",
     "Progress",
@@ -33,22 +28,13 @@ __all__ = [
     "Targets",
     "VolumeSource",
     "check_epoch_choice",
-    "check_stages",
     "class_weights",
     "fair_weights",
     "fit",
-    "infer_records",
     "is_finished",
-    "joined",
     "learnable_findings",
     "load_best",
-    "mean_per_record",
-    "model_input",
     "new_findings_head",
     "patient_features",
-    "patient_probabilities",
-    "patient_vector",
-    "record_shares",
-    "remember_features",
     "site_weights",
 ]

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from pulmofuse.models.joining import patient_vector
 from pulmofuse.training.data import Batch, Targets
-from pulmofuse.training.joining import patient_vector
 
 #: Rows of an epoch at most: the fusion of 100,000 patients has to be learnt in minutes.
 _EPOCH_ROWS = 16_384

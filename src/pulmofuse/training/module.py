@@ -16,10 +16,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import multiclass_auroc
 
 from pulmofuse.config import TrainingConfig
-from pulmofuse.statistics import within_auc
-from pulmofuse.training.data import Batch, Targets
-from pulmofuse.training.mixing import Mixture, draw_mixture
-from pulmofuse.training.unfreezing import (
+from pulmofuse.models.unfreezing import (
     Staged,
     check_stages,
     first_trained,
@@ -27,6 +24,9 @@ from pulmofuse.training.unfreezing import (
     rest_frozen,
     set_frozen,
 )
+from pulmofuse.statistics import within_auc
+from pulmofuse.training.data import Batch, Targets
+from pulmofuse.training.mixing import Mixture, draw_mixture
 
 #: Shares of the peak rate at which a cycle starts and ends; torch's OneCycleLR uses the same.
 _START, _END = 1 / 25, 4e-6

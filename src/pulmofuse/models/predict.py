@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pulmofuse.models import Classifier
+from pulmofuse.models.classifier import Classifier
+from pulmofuse.models.memory import features_of
 from pulmofuse.preprocessing import to_tensor, to_volumes
-from pulmofuse.training.memory import features_of
 
 #: Instances at a time; larger images than these many pixels are fewer at a time.
 _BATCH, _BATCH_PIXELS = 32, 32 * 224 * 224

@@ -17,8 +17,15 @@ from pulmofuse.config import (
     CtModelConfig,
     TestTimeViews,
 )
-from pulmofuse.models import Classifier, Ensemble, backbones, build_audio_model, build_ct_model
-from pulmofuse.training import infer_records, remember_features
+from pulmofuse.models import (
+    Classifier,
+    Ensemble,
+    backbones,
+    build_audio_model,
+    build_ct_model,
+    infer_records,
+    remember_features,
+)
 
 
 @pytest.fixture

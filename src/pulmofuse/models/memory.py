@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from pulmofuse.models import Classifier
+from pulmofuse.models.classifier import Classifier
 
 #: From (network, instance) to pooled features; None outside of `remember_features`.
 _MEMORY: ContextVar[dict[tuple[bytes, bytes], Tensor] | None] = ContextVar("memory", default=None)

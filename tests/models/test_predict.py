@@ -8,9 +8,8 @@ import torch
 from scipy.special import softmax
 from torch import Tensor
 
-from pulmofuse.models import Classifier, VolumeClassifier
+from pulmofuse.models import Classifier, Inferred, VolumeClassifier, infer_records
 from pulmofuse.preprocessing import to_tensor
-from pulmofuse.training import Inferred, infer_records
 
 COUNTS = np.array([5, 1, 40, 3])
 ROWS = np.random.default_rng(5).permutation(60)[: COUNTS.sum()]

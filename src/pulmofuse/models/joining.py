@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pulmofuse.training.predict import Inferred
+from pulmofuse.models.predict import Inferred
 
 
 def record_shares(log_weight: np.ndarray) -> np.ndarray:

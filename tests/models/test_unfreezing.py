@@ -12,10 +12,11 @@ from torch import nn
 
 from pulmofuse.config import TrainingConfig
 from pulmofuse.errors import ConfigError
-from pulmofuse.training import InstanceSource, check_stages, fit
+from pulmofuse.models import check_stages
+from pulmofuse.models.unfreezing import first_trained, learning_groups
+from pulmofuse.training import InstanceSource, fit
 from pulmofuse.training.checkpoint import load
 from pulmofuse.training.module import TrainingModule, lay_out_state
-from pulmofuse.training.unfreezing import first_trained, learning_groups
 
 CONFIG = TrainingConfig(epochs=4, batch_size=16, lr_backbone=0.01, lr_head=0.02, precision="fp32")
 
