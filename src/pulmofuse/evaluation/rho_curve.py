@@ -49,6 +49,9 @@ _REPLICATES = 100
 
 METRICS = ("roc_auc", "brier", "ece", "log_loss")
 
+#: What no interval may pass; the Brier score of several classes reaches 2, log loss has no bound.
+_BOUNDS = {"roc_auc": 1.0, "brier": 2.0, "ece": 1.0, "log_loss": np.inf}
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -122,7 +125,8 @@ def rho_curve(
                     {
                         "subset": subset, "rho": rho, "weight_rule": rule, "weight": weight,
                         "metric": metric, "value": float(values[i]),
-                        "low": float(np.maximum(low, 0.0)), "high": high,
+                        "low": float(np.maximum(low, 0.0)),
+                        "high": float(np.minimum(high, _BOUNDS[metric])),
                         "best_modality": modalities[evidence.best], "best_value": float(best[i]),
                     }
                 )  # fmt: skip
