@@ -1,6 +1,6 @@
 """How often 95 % intervals cover the truth, over simulated studies of a known truth.
 
-    python benchmarks/interval_coverage.py [--studies 500] [--more 2000] [--replicates 400]
+    python benchmarks/interval_coverage.py [--studies 500] [--more 2000] [--seed 1]
 
 Scores are binormal: a modality's are N(0, 1) in the well and N(d, 1) in the ill, given the class
 independent of the other modalities'. The fusion adds log-likelihood ratios, so that its AUC in the
@@ -17,7 +17,9 @@ Ways of making an interval:
     percentile   percentiles, patients drawn (one modality only)
     rejoin       percentiles of the patients drawn anew and joined anew
 
-Writes results/interval_coverage.json.
+Writes results/interval_coverage.json, or with another seed than 1 results/
+interval_coverage_seed_<seed>.json: the studies of seed 1 were looked at while the intervals were
+made, and what they say of them has to be repeated on others.
 """
 
 from __future__ import annotations
@@ -32,12 +34,11 @@ import machine
 import numpy as np
 from scipy.stats import norm
 
-from pulmofuse.evaluation.bootstrap import cluster_weights, percentile_interval
 from pulmofuse.evaluation.intervals import difference_interval, logit_interval
 from pulmofuse.evaluation.metrics import METRICS
 from pulmofuse.evaluation.replicates import metric_replicates
 from pulmofuse.evaluation.resampling import Replicates, resample
-from pulmofuse.statistics import FloatArray, weighted_auc
+from pulmofuse.statistics import FloatArray, cluster_counts, percentile_interval, weighted_auc
 
 AUC, ACCURACY = list(METRICS).index("roc_auc"), list(METRICS).index("accuracy")
 Interval = tuple[float, float]
@@ -50,6 +51,9 @@ class Scenario:
     patients: tuple[tuple[int, int], ...]
     d: tuple[float, ...]
 
+
+#: Of the studies that were seen while the intervals were made.
+_SEEN = 1
 
 #: Simulated patients: uneven, very uneven (another modality leads in each class), equal, two.
 SIMULATED = {
@@ -136,19 +140,25 @@ def simulated_study(
     }
     if not others:
         return {key: interval for key, interval in out.items() if key[1] == "ours"}
-    crossed = cluster_weights(list(study.patients), n_boot, seed)
-    rows = cluster_weights([np.arange(len(study.y))], n_boot, seed)
+    crossed = products(list(study.patients), n_boot, seed)
+    rows = products([np.arange(len(study.y))], n_boot, seed)
     for way, weights in (("pigeonhole", crossed), ("rows", rows)):
         found, other = fusion(weights.T)[AUC], single(weights.T)[AUC]
         out["fusion auc", way] = percentile_interval(found)
         out["gain", way] = percentile_interval(found - other)
-    alone_weights = cluster_weights([study.patients[best]], n_boot, seed)
+    alone_weights = products([study.patients[best]], n_boot, seed)
     out["single auc", "percentile"] = percentile_interval(single(alone_weights.T)[AUC])
     if rejoin:
         again = [rejoined(people, best, rng) for _ in range(n_boot)]
         out["fusion auc", "rejoin"] = percentile_interval([auc for auc, _ in again])
         out["gain", "rejoin"] = percentile_interval([auc - other for auc, other in again])
     return out
+
+
+def products(patients: list[np.ndarray], n_boot: int, seed: int) -> FloatArray:
+    """Weights (replicates, n): the product of how often each of a row's patients was drawn."""
+    rng = np.random.default_rng(seed)
+    return np.prod([cluster_counts(names, n_boot, rng) for names in patients], axis=0)
 
 
 def rejoined(
@@ -259,6 +269,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=500, help="with all ways")
     parser.add_argument("--more", type=int, default=2000, help="other studies, with ours alone")
+    parser.add_argument("--seed", type=int, default=_SEEN, help="decides which studies")
     parser.add_argument("--replicates", type=int, default=400)
     parser.add_argument("--rejoin", action="store_true", help="measure `rejoin` too (slow)")
     arguments = parser.parse_args()
@@ -266,9 +277,11 @@ def main() -> None:
     options = [f"--{k} {v}" for k, v in vars(arguments).items() if k != "rejoin"]
     results: dict[str, object] = {"replicates": n_boot}
     for key, studies, seed, others in (
-        ("all_ways", arguments.studies, 1, True),
-        ("ours_in_other_studies", arguments.more, 3, False),
+        ("all_ways", arguments.studies, arguments.seed, True),
+        ("ours_in_other_studies", arguments.more, arguments.seed + 2, False),
     ):
+        if not studies:
+            continue
         started = time.process_time()
         rejoin = others and arguments.rejoin
         rows = everything(studies, n_boot, seed, others=others, rejoin=rejoin)
@@ -279,7 +292,10 @@ def main() -> None:
             "coverage": rows,
         }
     command = " ".join(["python benchmarks/interval_coverage.py", *options])
-    machine.write("interval_coverage", command, results, facts)
+    name = "interval_coverage"
+    if arguments.seed != _SEEN:
+        name += f"_seed_{arguments.seed}"
+    machine.write(name, command, results, facts)
 
 
 def everything(

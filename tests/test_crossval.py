@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -313,10 +314,37 @@ def test_a_control_that_alters_nothing_says_what_the_model_says(
     )
 
 
-def test_labels_that_stand_for_sets_are_refused(data: Path, tmp_path: Path) -> None:
+def test_a_set_counts_for_the_question_that_it_answers(data: Path, tmp_path: Path) -> None:
+    """One set of recordings says only "normal or pneumonia"; the rest name their class."""
+    root = tmp_path / "data"
+    shutil.copytree(data, root)
+    names = pd.read_csv(root / "patients.csv")
+    (root / "cough_audio" / "not_covid19").mkdir()
+    for i in range(6):  # of three of the patients
+        old, new = (f"cough_audio/{folder}/{i:02}.wav" for folder in ("pneumonia", "not_covid19"))
+        (root / old).rename(root / new)
+        names["path"] = names["path"].replace(old, new)
+    names.to_csv(root / "patients.csv", index=False)
     text = CONFIG.replace("{normal: normal,", "{not_covid19: [normal, pneumonia], normal: normal,")
-    with pytest.raises(StudyError, match="cannot be cross-validated"):
-        cross_validate(parse_config(text), data, tmp_path)
+    found = cross_validate(
+        parse_config(text), root, tmp_path / "out", folds=2, seeds=SEEDS, pairs=["covid19,normal"]
+    )
+    rows = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
+    assert set(rows["y_true"]) == {"normal", "pneumonia", "normal|pneumonia", "covid19"}
+    assert set(rows["y_pred"]) <= {"normal|pneumonia", "covid19"}
+    table = found.table
+    assert set(table["question"]) == {"normal|pneumonia, covid19"}
+    # Two parts are left: no class against the rest, and no pair of what is not told apart.
+    assert not table["metric"].str.contains(".", regex=False).any()
+    own = rows[(rows["protocol"] == "patient") & (rows["method"] == "seed_ensemble")]
+    of_patients = table[table["protocol"] == "patient"].set_index("metric")
+    ill = own["y_true"] == "covid19"
+    auc = roc_auc_score(ill, own["p_covid19"])
+    assert of_patients.loc["roc_auc", "ensemble"] == pytest.approx(auc)
+    right = ill == (own["y_pred"] == "covid19")
+    assert of_patients.loc["accuracy", "ensemble"] == pytest.approx(right.mean())
+    page = (tmp_path / "out" / "crossval.md").read_text(encoding="utf-8")
+    assert "about normal or pneumonia / COVID-19." in page
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,44 @@ def test_each_subset_is_evaluated_on_what_it_can_answer(finished: Finished) -> N
     assert ct.loc["accuracy", "value"] == pytest.approx(right)
 
 
+def test_paired_tests_name_what_both_sides_can_answer(finished: Finished) -> None:
+    table = pd.read_csv(finished.out / "comparisons.csv", keep_default_na=False)
+    of_ct = (table["subset_b"] == "ct") | (table["subset_a"] == "ct")
+    assert set(table.loc[of_ct, "question"]) == {"normal|pneumonia, covid19"}
+    assert set(table.loc[~of_ct, "question"]) == {""}
+    html = (finished.out / "report.html").read_text(encoding="utf-8")
+    assert "<td>normal or pneumonia, COVID-19</td>" in html
+
+
+def test_the_fusion_is_controlled_on_what_each_subset_can_answer(finished: Finished) -> None:
+    controls, curve, shares = (
+        pd.read_csv(finished.out / name, keep_default_na=False, na_values=[""])
+        for name in ("fusion_controls.csv", "rho_curve.csv", "shapley.csv")
+    )
+    metrics = pd.read_json(finished.out / "metrics.json")
+    test = metrics[(metrics["split"] == "test") & (metrics["site"] == "")]
+    known = test[test["metric"] == "roc_auc"].set_index(["subset", "method"])["value"]
+    acquisition = controls[
+        (controls["control"] == "confounders_only") & (controls["metric"] == "roc_auc")
+    ]
+    assert set(acquisition["subset"]) == {"ct", "cxr", "ct+cxr"}
+    for row in acquisition.itertuples():
+        assert row.against == pytest.approx(known[row.subset, row.method], abs=1e-12)
+        assert row.low <= row.value <= row.high
+    asked = controls.set_index("subset")["question"]
+    assert set(asked["ct"]) == {"normal|pneumonia, covid19"}
+    assert asked[["cxr", "ct+cxr"]].isna().all()
+    assert set(curve["subset"]) == {"ct+cxr"}
+    assert curve["value"].notna().all()
+    # The shares are in what CT can answer too: COVID-19 or not.
+    rows = finished.predictions
+    rows = rows[(rows["subset"] == "ct+cxr") & (rows["split"] == "test")]
+    for method, own in shares[shares["metric"] == "roc_auc"].groupby("method"):
+        fused = rows[rows["method"] == method]
+        auc = roc_auc_score(fused["y_true"] == "covid19", fused["p_covid19"])
+        assert own["value"].sum() == pytest.approx(auc - 0.5, abs=1e-9)
+
+
 @pytest.mark.parametrize("method", ["unimodal", "log_odds", "vote", "gated_attention"])
 def test_a_prediction_from_files_equals_the_study_within_1e_5(
     finished: Finished, method: str

@@ -16,7 +16,7 @@ import typer
 
 from pulmofuse import __version__
 from pulmofuse.cli_data import DataRoot, audit, data_app
-from pulmofuse.cli_models import Overrides, export, power, pretrain
+from pulmofuse.cli_models import Overrides, export, power, predict_batch, pretrain
 from pulmofuse.cli_service import keys_app, serve
 from pulmofuse.console import Display, figure, print_comparison, print_crossval, print_table
 from pulmofuse.errors import PulmofuseError
@@ -43,6 +43,7 @@ app.command()(serve)
 app.add_typer(keys_app, name="keys")
 app.command()(power)
 app.command()(export)
+app.command()(predict_batch)
 
 DropLeaks = Annotated[
     bool,

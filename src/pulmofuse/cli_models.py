@@ -1,4 +1,4 @@
-"""The commands beside a study: `pretrain` comes before it, `power` and `export` after it."""
+"""The commands beside a study: `pretrain` before it, `power`, `export`, `predict-batch` after."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pulmofuse.cli_data import DataRoot
-from pulmofuse.console import Display, print_table
+from pulmofuse.console import Display, print_exclusions, print_table
 
 Overrides = Annotated[
     list[str] | None,
@@ -79,6 +79,43 @@ def export(
         measured = read_json(path)["largest_difference"].values()
         worst = max(values["probabilities"] for values in measured)
         typer.echo(f"{path}: probabilities differ by at most {worst:.1e}")
+
+
+def predict_batch(
+    bundle: Annotated[Path, typer.Argument(help="bundle/ folder of a study.")],
+    data: Annotated[
+        str, typer.Argument(help="Table of files (path, modality, patient_id), or SOURCE:ROOT.")
+    ],
+    data_root: DataRoot = Path("data"),
+    out: Annotated[Path, typer.Option(help="Output folder.", metavar="DIR")] = Path("runs/batch"),
+    method: Annotated[str, typer.Option(help="How several modalities are joined.")] = "log_odds",
+    prevalence: Annotated[
+        float | None,
+        typer.Option(help="Share of the positive class where this is used, e.g. 0.02."),
+    ] = None,
+    gate: Annotated[
+        str, typer.Option(help="Files the models were not made for: refuse, warn or off.")
+    ] = "refuse",
+) -> None:
+    """Predict for every patient of a list; a stopped run goes on where it was."""
+    import pandas as pd
+
+    from pulmofuse import batch
+    from pulmofuse.inference import GATE_MODES
+
+    modes = {name: name for name in GATE_MODES}
+    if gate not in modes:
+        raise typer.BadParameter("give refuse, warn or off", param_hint="--gate")
+    with Display() as display:
+        table = batch.predict_batch(
+            bundle, data, data_root, out,
+            method=method, prevalence=prevalence, gate=modes[gate], reporter=display,
+        )  # fmt: skip
+    called = table.groupby("predicted", sort=True).size().rename("patients").reset_index()
+    print_table(called, f"{len(table):,} patients")
+    print_exclusions(pd.read_csv(out / "excluded.csv"))
+    typer.echo("Research use only, not a medical device.")
+    typer.echo(str(out / "predictions.csv"))
 
 
 def _print_needed(statement: dict[str, Any]) -> None:

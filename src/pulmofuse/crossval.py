@@ -27,6 +27,7 @@ from pulmofuse.config import StudyConfig, dump_config
 from pulmofuse.curation import split_hash
 from pulmofuse.errors import LeakageFound, StudyError
 from pulmofuse.evaluation.pooled import class_pairs, figures, published_values
+from pulmofuse.evaluation.questions import as_asked, questions
 from pulmofuse.files import (
     read_json,
     sha256_json,
@@ -144,12 +145,6 @@ def cross_validate(
     """
     reporter = reporter or Silent()
     target = config.target
-    if target.has_sets:
-        raise StudyError(
-            config.name,
-            "labels that stand for sets of classes cannot be cross-validated",
-            "send each label in `target.mapping` to one class, or leave it out",
-        )
     compared = class_pairs(pairs, target.classes, target.positive)
     known = published_values(published, list(figures(target.classes, target.positive, compared)))
     if not seeds or len(set(seeds)) != len(seeds):
@@ -275,6 +270,8 @@ def _one(run: _Run, cohort: Cohort, deal: Deal, modality: Modality, title: str) 
         table = table.assign(protocol=deal.protocol, seed=deal.seed, fold=deal.fold)
         write_parquet(found, table.astype({"seed": "Int64", "fold": "Int64"}))
         own = table[table["control"] == NO_CONTROL]
+        asked = questions(own, config.target.classes)[modality.value]
+        own = as_asked(own, asked)
         return f"accuracy {(own['y_true'] == own['y_pred']).mean():.3f}; {note}"
 
     inputs = [

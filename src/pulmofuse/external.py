@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from pulmofuse.config import SourceConfig, StudyConfig, Target, load_config
-from pulmofuse.errors import SourceError, StudyError
+from pulmofuse.config import StudyConfig, Target, load_config
+from pulmofuse.errors import StudyError
 from pulmofuse.evaluation import comparison_table, evaluate
 from pulmofuse.files import write_csv, write_json, write_parquet
 from pulmofuse.fusion import narrowed, paired_patients
@@ -31,6 +31,7 @@ from pulmofuse.pipeline import (
     decision_predictions,
     describe_cohort,
     feature_predictions,
+    list_files,
     locked,
     of_true_pairs,
     prepare_cohort,
@@ -38,7 +39,6 @@ from pulmofuse.pipeline import (
     record_truth,
     remove_true_pairs,
     require_records,
-    scan,
     subset_partitions,
     write_calibration,
     write_true_pairs,
@@ -50,7 +50,6 @@ from pulmofuse.schema import (
     class_columns,
     exclusions_frame,
     iterate,
-    read_manifest,
     write_manifest,
 )
 
@@ -132,7 +131,7 @@ def _collect(
     The column `seen` says what the study trained or validated on; see `_seen`.
     """
     reporter.step("Scan the data")
-    manifest, excluded = _manifest(data, data_root)
+    manifest, excluded = list_files(data, data_root)
     reporter.finish(f"{len(manifest):,} files, {len(excluded):,} left out")
     known = manifest["modality"].isin([m.value for m in bundle.unimodal])
     if not known.any():
@@ -162,17 +161,6 @@ def _collect(
     unseen = _unseen(cohort)
     reporter.finish(describe_cohort(unseen) + _own_test_files(unseen, bundle))
     return cohort, manifest
-
-
-def _manifest(data: str, data_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The manifest that `data` names, and what its scan left out."""
-    name, colon, root = data.partition(":")
-    if not colon or Path(data).exists():
-        return read_manifest(Path(data)), exclusions_frame([])
-    if not name:
-        remedy = "give a manifest or SOURCE:ROOT, e.g. folder:my-hospital"
-        raise SourceError(data, "names no source before the colon", remedy)
-    return scan((SourceConfig(name=name, root=root or "."),), data_root)
 
 
 def _bundle_config(config: StudyConfig, bundle: Bundle) -> StudyConfig:

@@ -141,7 +141,7 @@ class Exclusion:
         path: relative to the data root.
         modality: "ct", "cxr", "cough", or "" where not known.
         source: name of the data set.
-        stage: "scan", "label", "read", "clean" (odd), "split" or "audit".
+        stage: "scan", "label", "read", "clean" (odd), "split", "audit" or "gate".
         reason: in plain words.
         remedy: what the user can do.
     """
@@ -343,12 +343,20 @@ def read_manifest(path: Path) -> pd.DataFrame:
     Raises:
         ManifestError: the file cannot be read or breaks the contract.
     """
+    return check_manifest(read_table(path), path)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table from Parquet or CSV, of which all cells are text.
+
+    Raises:
+        ManifestError: the file cannot be read.
+    """
     try:
-        frame = _read_csv(path) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
+        return _read_csv(path) if path.suffix.lower() == ".csv" else pd.read_parquet(path)
     except (OSError, ValueError) as error:
         why = "no such file" if not path.exists() else f"not a Parquet or CSV table ({error})"
         raise ManifestError(path, why, "make one with `pulmofuse data scan`") from None
-    return check_manifest(frame, path)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

@@ -306,7 +306,7 @@ def _fuse(run: _Run, cohort: Cohort) -> None:
     run.patients = patients = PatientScores(table, run.scores, classes, truth)
     run.reporter.step("Fit the decision rules")
     run.decision, run.stacking = with_stacking(
-        fit_decision_fusion(patients, config, cohort, run.parts),
+        fit_decision_fusion(patients, config, cohort),
         patients,
         run.scores,
         cohort.records[columns],
@@ -497,9 +497,7 @@ def _control_fusion(run: _Run, cohort: Cohort) -> None:
     config, patients, decision = run.config, run.patients, run.decision
     assert patients is not None and decision is not None  # noqa: S101, PT018  # `_fuse` set them
     outputs = [run.out / name for name in FUSION_CONTROL_FILES]
-    # They hold every patient to one class, which a label that stands for a set does not name.
-    unasked = not config.evaluation.fusion_controls or config.target.has_sets
-    if unasked or len(run.parts) < 2:
+    if not config.evaluation.fusion_controls or len(run.parts) < 2:
         for path in outputs:
             path.unlink(missing_ok=True)
         return

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pulmofuse.evaluation.intervals import difference_interval, logit_interval, two_sided_p
+from pulmofuse.evaluation.intervals import (
+    difference_interval,
+    logit_interval,
+    metric_interval,
+    two_sided_p,
+)
 
 
 def test_of_a_share_is_the_wald_interval_of_its_log_odds() -> None:
@@ -44,3 +49,16 @@ def test_what_has_no_spread_or_no_value() -> None:
     assert two_sided_p(0.0, 0.0) == 1.0
     assert np.isnan(two_sided_p(0.1, 0.0))
     assert difference_interval(0.9, 0.2) == (pytest.approx(0.508, abs=1e-3), 1.0)
+
+
+def test_a_log_loss_has_no_upper_end_and_never_falls_below_zero() -> None:
+    low, high = metric_interval("log_loss", 0.2, 0.15)
+    # exp(1.959964 * .15 / .2) = 4.3488
+    assert (low, high) == pytest.approx((0.2 / 4.3488, 0.2 * 4.3488), rel=1e-4)
+    assert metric_interval("log_loss", 0.0, 0.0) == (0.0, 0.0)
+    assert np.isnan(metric_interval("log_loss", 0.2, float("nan"))).all()
+
+
+def test_briers_score_of_several_classes_reaches_two() -> None:
+    assert metric_interval("brier", 1.2, 0.3, several=True)[1] < 2
+    assert metric_interval("brier", 0.4, 0.1) == logit_interval(0.4, 0.1)

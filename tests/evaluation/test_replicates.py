@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulmofuse.evaluation import METRICS
-from pulmofuse.evaluation.replicates import metric_replicates
+from pulmofuse.evaluation import METRICS, log_loss
+from pulmofuse.evaluation.replicates import (
+    auc_replicates,
+    log_loss_replicates,
+    metric_replicates,
+)
 
 
 def _table(seed: int, n: int, k: int, levels: int):
@@ -39,6 +43,15 @@ def test_equal_every_metric(seed, n, k, levels, positive, counts) -> None:
         plain = metric(y, p, predicted, positive, weights.T.astype(float))
         tolerance = 2e-6 if counts else 1e-12
         np.testing.assert_allclose(row, plain, atol=tolerance, err_msg=name)
+    auc = auc_replicates(y, p, positive, weights.astype(np.float64))
+    np.testing.assert_allclose(auc, fast[list(METRICS).index("roc_auc")], atol=2e-6)
+
+
+def test_equals_the_log_loss() -> None:
+    y, p, _, weights = _table(1, 300, 3, 40)
+    weights[:, 1] = weights[:, 2]  # without the replicate of no weight
+    plain = log_loss(y, p, weights.T.astype(float))
+    np.testing.assert_allclose(log_loss_replicates(y, p, weights.astype(float)), plain, rtol=1e-12)
 
 
 def test_counts_in_single_precision_give_the_exact_auc() -> None:

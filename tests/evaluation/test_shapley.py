@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
 from pulmofuse.config import EvaluationConfig
-from pulmofuse.evaluation import cluster_weights
+from pulmofuse.evaluation import evaluate
 from pulmofuse.evaluation.shapley import COLUMNS, shapley_table, shapley_values
 from pulmofuse.schema import JOIN
 
@@ -102,21 +102,43 @@ def test_the_table_divides_what_scikit_learn_measures() -> None:
         assert ((rows["low"] < rows["value"]) & (rows["value"] < rows["high"])).all()
 
 
-def test_intervals_come_from_drawing_the_patients_of_each_modality() -> None:
+@pytest.mark.parametrize("simulated", [True, False])
+def test_the_interval_is_the_one_of_every_other_figure(simulated: bool) -> None:
     # With one modality that is chance by construction, the other's share is the fusion's own AUC.
-    predictions = _predictions(2, simulated=True)
+    predictions = _predictions(2, simulated=simulated)
     cough = predictions["subset"] == "cough"
     predictions.loc[cough, ["p_no", "p_yes"]] = 0.5
     full, ct = (predictions[predictions["subset"] == name] for name in ("ct+cough", "ct"))
     predictions.loc[full.index, ["p_no", "p_yes"]] = ct[["p_no", "p_yes"]].to_numpy()
     table = shapley_table(predictions, CLASSES, "yes", np.array([0.5, 0.5]), CONFIG, 7)
     row = table[(table["metric"] == "roc_auc") & (table["modality"] == "ct")].iloc[0]
-    real = full["patient_id"].str.split(JOIN, expand=True)
-    weights = cluster_weights((real[0], real[1]), CONFIG.bootstrap, 7)
-    y, p = full["y_true"] == "yes", predictions.loc[full.index, "p_yes"]
-    aucs = [roc_auc_score(y, p, sample_weight=weight) for weight in weights]
-    expected = [roc_auc_score(y, p), *np.quantile(aucs, [0.025, 0.975])]
-    assert [row[name] + 0.5 for name in ("value", "low", "high")] == pytest.approx(expected)
+    (known,) = (
+        found
+        for found in evaluate(predictions.assign(site=""), CLASSES, "yes", CONFIG, 7)
+        if (found["subset"], found["metric"]) == ("ct+cough", "roc_auc")
+    )
+    assert row["value"] + 0.5 == pytest.approx(known["value"], abs=1e-12)
+    # That of an AUC is of the same length on the logit scale.
+    logits = [np.log(known[end] / (1 - known[end])) for end in ("low", "high")]
+    length = (logits[1] - logits[0]) * known["value"] * (1 - known["value"])
+    assert row["high"] - row["low"] == pytest.approx(length, rel=1e-6)
+    assert (row["low"] + row["high"]) / 2 == pytest.approx(row["value"], abs=1e-12)
+
+
+def test_of_labels_for_sets_the_shares_are_in_what_every_subset_can_answer() -> None:
+    made = _predictions(5)
+    rows, classes = made.drop(columns="p_no"), ("a", "b", "yes")
+    # How "no" is divided between two classes is nobody's business where the CT cannot say.
+    share = np.random.default_rng(0).uniform(size=len(made))
+    rows["p_a"], rows["p_b"] = made["p_no"] * share, made["p_no"] * (1 - share)
+    fine = np.where(np.arange(len(made)) % 4 < 2, "a", "b")
+    named = np.where(made["subset"] == "ct", "a|b", fine)
+    for column in ("y_true", "y_pred"):
+        rows[column] = np.where(made[column] == "no", named, "yes")
+    found = shapley_table(rows, classes, "yes", np.array([0.2, 0.4, 0.4]), CONFIG, 7)
+    two = shapley_table(made, CLASSES, "yes", np.array([0.6, 0.4]), CONFIG, 7)
+    assert set(found["question"]) == {"a|b, yes"}
+    pd.testing.assert_frame_equal(found.drop(columns="question"), two)
 
 
 def test_no_share_of_a_fusion_that_is_worth_nothing() -> None:

@@ -34,7 +34,7 @@ from pulmofuse.pipeline.fusion_controls import (
     run_fusion_controls,
     shuffled_rows,
 )
-from pulmofuse.schema import Modality
+from pulmofuse.schema import Modality, subset_name
 
 CLASSES = ("normal", "covid19")
 STRENGTHS = {Modality.CT: 1.5, Modality.CXR: 1.2, Modality.COUGH: 1.0}
@@ -206,6 +206,19 @@ def test_the_real_figure_beside_a_control_is_the_one_of_the_study(
     assert (rows["n_patients"] == 300).all()
 
 
+def test_intervals_by_patients_are_those_of_the_study(simulated: Made) -> None:
+    config, bench = simulated.config, simulated.bench
+    metrics = evaluate(simulated.predictions, CLASSES, "covid19", config.evaluation, config.seed)
+    known = {
+        row["subset"]: (row["low"], row["high"])
+        for row in metrics
+        if row["metric"] == "roc_auc" and row["split"] == "test" and row["method"] == "log_odds"
+    }
+    for group in bench.usable(least=2):
+        found = bench.intervals(group, bench.fused(group, "log_odds"), bench.resample(group))
+        assert found["roc_auc"] == pytest.approx(known[subset_name(group.subset)], abs=1e-6)
+
+
 def test_pairing_anew_shows_what_dependence_costs(
     independent_table: pd.DataFrame, dependent_table: pd.DataFrame
 ) -> None:
@@ -283,8 +296,9 @@ def test_a_modality_whose_training_lacks_a_class_has_no_trait_model_and_says_why
 
 def test_equal_traits_tell_nothing() -> None:
     made = Made(0.0, n=60)
-    records = made.cohort.of(Modality.CT).assign(traits='{"width": 512}')
-    scores, reason = trait_scores(records, made.config)
+    alike = made.cohort.records.assign(traits='{"width": 512}')
+    cohort = Cohort(alike, pd.DataFrame(), {})
+    scores, reason = trait_scores(cohort, Modality.CT, made.config)
     assert reason == ""
     assert scores is not None
     assert np.ptp(scores.table["p_covid19"]) == 0

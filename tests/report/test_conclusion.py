@@ -338,6 +338,23 @@ def test_the_report_shows_conclusion_tests_and_checklists(tmp_path: Path) -> Non
     assert (folder / "figures" / "grid.png").is_file()
 
 
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ((), "holds no fusion_controls.csv"),
+        (("fusion_controls.csv", "rho_curve.csv", "shapley.csv"), "There are no Shapley shares"),
+    ],
+)
+def test_what_a_fusion_was_not_controlled_by_is_said(
+    tmp_path: Path, tables: tuple[str, ...], words: str
+) -> None:
+    folder = make_study(tmp_path)
+    for name in tables:
+        # As a study writes a table that holds no row.
+        (folder / name).write_text("subset,method,metric,value\n", encoding="utf-8")
+    assert words in write_report(folder).read_text(encoding="utf-8")
+
+
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     (tmp_path / "shapley.csv").write_bytes(b"\xff\xfe\x00bad")
     with pytest.raises(StudyError, match=r"shapley\.csv"):

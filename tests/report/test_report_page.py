@@ -99,6 +99,38 @@ def test_bold_is_the_best_of_each_column_as_displayed(two_class_study: Path) -> 
         assert ["best" in cell for cell in column] == [value == best for value in values]
 
 
+def test_the_question_is_shown_where_there_is_more_than_one(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, THREE)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for row in metrics:
+        if row["subset"] == "ct":
+            row["question"] = "normal|pneumonia, covid19"
+    write(folder / "metrics.json", metrics)
+    pair = {"family": "fusion_vs_best", "metric": "roc_auc", "subset_a": "ct+cxr", "subset_b": "ct",
+            "method_a": "log_odds", "method_b": "unimodal", "difference": 0.1, "low": 0.0,
+            "high": 0.2, "test": "bootstrap", "p_value": 0.1, "p_holm": 0.2}  # fmt: skip
+    pairs = [pair | {"question": name} for name in ("normal|pneumonia, covid19", "")]
+    pd.DataFrame(pairs).to_csv(folder / "comparisons.csv", index=False)
+    page = read_page(write_report(folder))
+    assert page.unbalanced == []
+    coarse, fine = "normal or pneumonia, COVID-19", "normal, COVID-19, pneumonia"
+    for name, column in (
+        ("Results per patient", 1), ("Results per file", 1), ("Results per site", 1),
+        ("Paired comparisons", 2),
+    ):  # fmt: skip
+        head, *rows = page.tables[name]
+        assert head[column] == "Question", name
+        assert {row[column] for row in rows if row[1]} == {coarse, fine}
+    shown = {row[0]: row[1] for row in page.tables["Results per patient"][1:] if row[1]}
+    assert [title for title, asked in shown.items() if asked == coarse] == ["CT , alone"]
+    assert "| normal or pneumonia, COVID-19 |" in (folder / "model_card.md").read_text()
+
+
+def test_one_question_has_no_column(study: Path) -> None:
+    for table in read_page(study / "report.html").tables.values():
+        assert "Question" not in table[0]
+
+
 def test_per_site_table_shows_every_site(two_class_study: Path) -> None:
     table = read_page(two_class_study / "report.html").tables["Results per site"]
     titles = " ".join(row[0] for row in table)

@@ -1,6 +1,5 @@
 """Metrics, intervals, calibration and comparison of predictions."""
 
-from pulmofuse.evaluation.bootstrap import cluster_weights, percentile_interval
 from pulmofuse.evaluation.calibration import (
     Calibration,
     CalibrationMap,
@@ -53,7 +52,6 @@ __all__ = [
     "brier_parts",
     "calibration_from_dict",
     "classwise_ece",
-    "cluster_weights",
     "comparison_table",
     "comparisons",
     "conformal_sets",
@@ -73,7 +71,6 @@ __all__ = [
     "log_loss",
     "mcnemar",
     "paired_difference",
-    "percentile_interval",
     "prevalence_table",
     "reliability_curve",
     "reweight",

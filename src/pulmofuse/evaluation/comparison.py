@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pulmofuse.config import EvaluationConfig
-from pulmofuse.evaluation.intervals import difference_interval, logit_interval
+from pulmofuse.evaluation.intervals import difference_interval, metric_interval
 from pulmofuse.evaluation.metrics import METRICS
 from pulmofuse.evaluation.questions import as_asked, common_question, positive_of, questions, told
 from pulmofuse.evaluation.tables import (
@@ -239,8 +239,9 @@ def _metric_rows(
         errors, degrees = table.replicates(positive, resamples).standard_error(), resamples.degrees
     several = positive is None or table.p.shape[1] > 2
     for name, value, error in zip(METRICS, table.values(positive), errors, strict=True):
-        upper = 2.0 if name == "brier" and several else 1.0
-        low, high = logit_interval(float(value), float(error), config.confidence, upper, degrees)
+        low, high = metric_interval(
+            name, float(value), float(error), config.confidence, degrees, several=several
+        )
         yield {"metric": name, "value": _null(value), "low": _null(low), "high": _null(high)}
 
 

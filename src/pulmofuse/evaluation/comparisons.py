@@ -25,7 +25,7 @@ from pulmofuse.config import EvaluationConfig
 from pulmofuse.evaluation.delong import delong
 from pulmofuse.evaluation.intervals import difference_interval, two_sided_p
 from pulmofuse.evaluation.metrics import METRICS
-from pulmofuse.evaluation.questions import common_question, positive_of, questions
+from pulmofuse.evaluation.questions import common_question, positive_of, questions, told
 from pulmofuse.evaluation.resampling import Replicates
 from pulmofuse.evaluation.significance import holm, mcnemar
 from pulmofuse.evaluation.tables import (
@@ -75,7 +75,8 @@ def comparisons(
 
     Returns:
         `COLUMNS`; `difference` is a less b, with its interval; `test` is delong, mcnemar or
-        bootstrap; what is undefined is NaN. The interval of a McNemar row is the bootstrap's.
+        bootstrap; what is undefined is NaN. Where labels stand for sets of classes, `question` is
+        the last column, "" for all classes. The interval of a McNemar row is the bootstrap's.
     """
     rows: list[Row] = []
     fused = predictions[predictions["method"] != PER_RECORD]
@@ -96,13 +97,17 @@ def comparisons(
                 "method_b": pair.b[1],
                 "simulated": bool(simulated),
                 "n_patients": tables[0].n_patients,
+                **told(question),
             }
             computed = [
                 _computed(known, names, table, at, config, seed)
                 for names, table in zip((pair.a, pair.b), tables, strict=True)
             ]
             rows += [{**keep, **row} for row in _tests(tables, computed, at, config.confidence)]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    coarse = any("question" in row for row in rows)
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *(["question"] if coarse else [])])
+    if coarse:
+        table["question"] = table["question"].fillna("")
     table["p_holm"] = holm(table["p_value"].to_numpy(dtype=np.float64))
     return table
 

@@ -9,11 +9,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from pulmofuse.config import EvaluationConfig
-from pulmofuse.evaluation.bootstrap import cluster_weights, percentile_interval
+from pulmofuse.evaluation.resampling import resample, transposed
 from pulmofuse.statistics import FloatArray
-
-#: Weights handed over at once; 4 million float64 are 32 MB per intermediate array.
-_BLOCK = 4_000_000
 
 
 def patient_interval(
@@ -22,7 +19,7 @@ def patient_interval(
     config: EvaluationConfig,
     seed: int,
 ) -> tuple[float, float]:
-    """Percentile interval of a statistic, patients drawn with replacement.
+    """Interval of a statistic in [0, 1] of real patients.
 
     Args:
         statistic: weights (replicates, n) -> (replicates,); NaN where undefined.
@@ -31,13 +28,39 @@ def patient_interval(
         seed: of the draws; equal to `evaluate`'s for the same patients, so intervals compare.
 
     Returns:
-        (low, high); NaN if no replicate is defined.
+        (low, high); NaN where undefined.
     """
     names = np.asarray(patients)
-    weights = cluster_weights((names,), config.bootstrap, seed)
-    step = max(1, _BLOCK // max(1, len(names)))
-    blocks = [statistic(weights[start : start + step]) for start in range(0, len(weights), step)]
-    return percentile_interval(np.concatenate(blocks), config.confidence)
+    drawn = resample((names,), None, config.bootstrap, seed).of(transposed(statistic))
+    value = float(statistic(np.ones((1, len(names))))[0])
+    error = float(drawn.standard_error())
+    return logit_interval(value, error, config.confidence, degrees=drawn.degrees)
+
+
+def metric_interval(
+    metric: str,
+    value: float,
+    se: float,
+    confidence: float = 0.95,
+    degrees: float = np.inf,
+    *,
+    several: bool = False,
+) -> tuple[float, float]:
+    """Interval of a metric by its name: on the logit scale, of the log loss on the log scale.
+
+    Args:
+        metric: of `METRICS`, or "log_loss".
+        value: the figure.
+        se: its standard error.
+        confidence: in (0, 1).
+        degrees: of freedom of the standard error.
+        several: more than two classes, or none of two is the positive one: Brier's score then
+            reaches 2.
+    """
+    if metric == "log_loss":
+        return log_interval(value, se, confidence, degrees)
+    upper = 2.0 if metric == "brier" and several else 1.0
+    return logit_interval(value, se, confidence, upper, degrees)
 
 
 def logit_interval(
@@ -76,14 +99,38 @@ def logit_interval(
     return float(low), float(high)
 
 
+def log_interval(
+    value: float, se: float, confidence: float = 0.95, degrees: float = np.inf
+) -> tuple[float, float]:
+    """Interval of a figure above 0 without an upper end, symmetrical on the log scale.
+
+    (value, value) at 0, where the spread is zero; NaN where undefined.
+    """
+    if not np.isfinite(value) or not np.isfinite(se):
+        return float("nan"), float("nan")
+    if value <= 0:
+        return value, value
+    factor = float(np.exp(quantile(confidence, degrees) * se / value))
+    return value / factor, value * factor
+
+
+def symmetrical_interval(
+    value: float, se: float, confidence: float = 0.95, degrees: float = np.inf
+) -> tuple[float, float]:
+    """Quantile times se to each side, for a figure of either sign; NaN where undefined."""
+    if not np.isfinite(value) or not np.isfinite(se):
+        return float("nan"), float("nan")
+    step = quantile(confidence, degrees) * se
+    return value - step, value + step
+
+
 def difference_interval(
     value: float, se: float, confidence: float = 0.95, degrees: float = np.inf
 ) -> tuple[float, float]:
     """Interval of a difference of two figures in [0, 1], cut at -1 and 1; NaN where undefined."""
-    if not np.isfinite(value) or not np.isfinite(se):
-        return float("nan"), float("nan")
-    step = quantile(confidence, degrees) * se
-    return max(value - step, -1.0), min(value + step, 1.0)
+    low, high = symmetrical_interval(value, se, confidence, degrees)
+    # NaN passes both cuts, which the built-in min and max do not promise.
+    return float(np.maximum(low, -1.0)), float(np.minimum(high, 1.0))
 
 
 def two_sided_p(value: float, se: float, degrees: float = np.inf) -> float:

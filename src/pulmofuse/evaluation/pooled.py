@@ -13,8 +13,8 @@ Beside it stands the *seed ensemble*: the mean of a record's probabilities over 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 
 from pulmofuse.config import EvaluationConfig
 from pulmofuse.errors import StudyError
-from pulmofuse.evaluation.bootstrap import cluster_weights, percentile_interval
+from pulmofuse.evaluation.intervals import difference_interval, logit_interval
 from pulmofuse.evaluation.metrics import METRICS, IntArray
+from pulmofuse.evaluation.resampling import Replicates, Resamples, resample, transposed
+from pulmofuse.labelsets import Partition
 from pulmofuse.schema import class_columns
 from pulmofuse.statistics import FloatArray, divide, weighted_auc
 
@@ -37,9 +39,6 @@ _WHOLE = ("accuracy", "precision", "recall", "f1", "roc_auc")
 
 #: Mean of the accuracies of the folds, which is what papers print.
 FOLD_ACCURACY = "fold_accuracy"
-
-#: Replicates handled at once; 4 million float64 are 32 MB per intermediate array.
-_BLOCK = 4_000_000
 
 Pair = tuple[str, str]
 
@@ -142,7 +141,10 @@ def _require(name: str, known: Sequence[str], what: str, kind: str) -> None:
 
 
 def ensemble_rows(
-    predictions: pd.DataFrame, classes: Sequence[str], positive: str | None
+    predictions: pd.DataFrame,
+    classes: Sequence[str],
+    positive: str | None,
+    question: Partition | None = None,
 ) -> pd.DataFrame:
     """The mean of each record's probabilities over the seeds, as further rows.
 
@@ -154,6 +156,8 @@ def ensemble_rows(
             classes are called by argmax.
         classes: in the order of the model's outputs.
         positive: the positive class of two, or None.
+        question: the parts of the classes of which the most probable one is called, where labels
+            stand for sets of classes.
 
     Returns:
         Rows like those of the first seed, with method `ENSEMBLE`, and no seed nor fold.
@@ -162,7 +166,8 @@ def ensemble_rows(
     mean = predictions.groupby("record_id", sort=True)[numbers].mean()
     first = predictions.drop_duplicates("record_id").set_index("record_id").loc[mean.index]
     p = mean[class_columns(classes)].to_numpy()
-    called = np.array(classes, dtype=object)[p.argmax(axis=1)]
+    asked = question or Partition.fine(classes)
+    called = np.array(asked.names, dtype=object)[asked.collapse(p).argmax(axis=1)]
     if positive is not None and len(classes) == 2:
         i = list(classes).index(positive)
         called = np.where(p[:, i] >= mean["threshold"], classes[i], classes[1 - i])
@@ -213,9 +218,13 @@ class Pool:
             _scored(mean, classes) if len(mean) else None,
         )
 
-    def replicates(self, figure: Figure, weights: FloatArray) -> dict[int, FloatArray]:
-        """The figure of each seed under bootstrap weights (replicates, n): (replicates,)."""
-        return {seed: in_blocks(figure, scored, weights) for seed, scored in self.seeds.items()}
+    def resample(self, n_boot: int, seed: int) -> Resamples:
+        """Bootstrap weights of the records, drawn by patient."""
+        return resample((self.patients,), None, n_boot, seed)
+
+    def replicates(self, figure: Figure, resamples: Resamples) -> dict[int, Replicates]:
+        """Replicates of the figure of each seed."""
+        return {seed: _drawn(figure, scored, resamples) for seed, scored in self.seeds.items()}
 
 
 def pool_rows(
@@ -233,20 +242,26 @@ def pool_rows(
         `{seed, method, metric, value, low, high, lowest, highest}`: `method` is "per_record" (one
         seed), "seed_mean" (seed is null; lowest and highest of the seeds) or `ENSEMBLE`.
     """
-    weights = cluster_weights((pool.patients,), config.bootstrap, seed)
+    resamples = pool.resample(config.bootstrap, seed)
+
+    def row(
+        method: str, value: float, drawn: Replicates, seed: int | None = None
+    ) -> dict[str, Any]:
+        error = float(drawn.standard_error())
+        ends = logit_interval(value, error, config.confidence, degrees=drawn.degrees)
+        return _row(name, method, value, ends, seed)
+
     for name, figure in wanted.items():
         values = {s: float(figure(scored, None)) for s, scored in pool.seeds.items()}
-        drawn = pool.replicates(figure, weights)
+        drawn = pool.replicates(figure, resamples)
         for s, value in values.items():
-            yield _row(name, "per_record", value, drawn[s], config, seed=s)
-        mean = np.mean(list(drawn.values()), axis=0)
+            yield row("per_record", value, drawn[s], s)
         found = list(values.values())
         span = {"lowest": _null(min(found)), "highest": _null(max(found))}
-        yield _row(name, "seed_mean", float(np.mean(found)), mean, config) | span
+        yield row("seed_mean", float(np.mean(found)), _mean(drawn)) | span
         if pool.ensemble is not None and name != FOLD_ACCURACY:
             value = float(figure(pool.ensemble, None))
-            drawn_mean = in_blocks(figure, pool.ensemble, weights)
-            yield _row(name, ENSEMBLE, value, drawn_mean, config)
+            yield row(ENSEMBLE, value, _drawn(figure, pool.ensemble, resamples))
 
 
 def difference_rows(
@@ -261,21 +276,26 @@ def difference_rows(
     """
     if list(first.records) != list(second.records):
         raise ValueError("a paired difference needs the same records on both sides")
-    weights = cluster_weights((first.patients,), config.bootstrap, seed)
+    resamples = first.resample(config.bootstrap, seed)
     for name, figure in wanted.items():
         values, drawn = [], []
         for pool in (first, second):
             values.append(np.mean([float(figure(s, None)) for s in pool.seeds.values()]))
-            drawn.append(np.mean(list(pool.replicates(figure, weights).values()), axis=0))
-        value = float(values[0] - values[1])
-        yield _row(name, "seed_mean", value, drawn[0] - drawn[1], config)
+            drawn.append(_mean(pool.replicates(figure, resamples)))
+        value, difference = float(values[0] - values[1]), drawn[0] - drawn[1]
+        error = float(difference.standard_error())
+        ends = difference_interval(value, error, config.confidence, difference.degrees)
+        yield _row(name, "seed_mean", value, ends)
 
 
-def in_blocks(figure: Figure, scored: Scored, weights: FloatArray) -> FloatArray:
-    """The figure under weights (replicates, n), some replicates at a time: (replicates,)."""
-    step = max(1, _BLOCK // max(1, len(scored.y)))
-    starts = range(0, len(weights), step)
-    return np.concatenate([figure(scored, weights[start : start + step]) for start in starts])
+def _drawn(figure: Figure, scored: Scored, resamples: Resamples) -> Replicates:
+    return resamples.of(transposed(lambda weights: figure(scored, weights)))
+
+
+def _mean(drawn: Mapping[int, Replicates]) -> Replicates:
+    """Replicates of the mean over seeds."""
+    first = next(iter(drawn.values()))
+    return replace(first, patients=np.mean([own.patients for own in drawn.values()], axis=0))
 
 
 def _whole(name: str, positive: int | None) -> Figure:
@@ -335,11 +355,10 @@ def _row(
     name: str,
     method: str,
     value: float,
-    replicates: FloatArray,
-    config: EvaluationConfig,
+    ends: tuple[float, float],
     seed: int | None = None,
 ) -> dict[str, Any]:
-    low, high = percentile_interval(replicates, config.confidence)
+    low, high = ends
     return {
         "seed": seed, "method": method, "metric": name, "value": _null(value),
         "low": _null(low), "high": _null(high), "lowest": None, "highest": None,

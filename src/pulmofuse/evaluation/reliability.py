@@ -149,11 +149,16 @@ def log_loss(y: IntArray, p: NDArray[np.floating], weights: FloatArray | None = 
         p: (n, k), rows sum to 1.
         weights: None, (n,) or (replicates, n).
     """
-    own = np.asarray(p, dtype=np.float64)[np.arange(len(y)), np.asarray(y, dtype=np.intp)]
-    loss = -np.log(np.clip(own, _SPACING, 1.0))
+    loss = row_losses(y, p)
     if weights is None:
         return np.asarray(loss.mean())
     return np.asarray((weights @ loss) / weights.sum(axis=-1))
+
+
+def row_losses(y: IntArray, p: NDArray[np.floating]) -> FloatArray:
+    """-log p of the true class of each row, nats: (n,)."""
+    own = np.asarray(p, dtype=np.float64)[np.arange(len(y)), np.asarray(y, dtype=np.intp)]
+    return np.asarray(-np.log(np.clip(own, _SPACING, 1.0)))
 
 
 def brier_parts(y: IntArray, p: NDArray[np.floating], positive: int | None = None) -> BrierParts:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pulmofuse.evaluation.metrics import IntArray
-from pulmofuse.evaluation.reliability import BINS, judged
+from pulmofuse.evaluation.reliability import BINS, judged, row_losses
 from pulmofuse.statistics import FloatArray, divide, tie_groups
 
 #: Rows of a chunk: a few times what a matrix product needs to be fast.
@@ -72,6 +72,25 @@ def metric_replicates(
             ece_replicates(*judged(y, p, positive), weights),
         ]
     )
+
+
+def auc_replicates(
+    y: IntArray, p: NDArray[np.floating], positive: int | None, weights: NDArray[np.floating]
+) -> FloatArray:
+    """`metrics.roc_auc` under weights (n, replicates): (replicates,)."""
+    k = p.shape[1]
+    classes = [positive] if k == 2 and positive is not None else list(range(k))
+    truth = np.asarray(y)
+    found = [rank_replicates(truth == c, p[:, c], weights)[0] for c in classes]
+    return np.asarray(np.mean(found, axis=0))
+
+
+def log_loss_replicates(
+    y: IntArray, p: NDArray[np.floating], weights: NDArray[np.floating]
+) -> FloatArray:
+    """`reliability.log_loss` under weights (n, replicates): (replicates,)."""
+    total = row_losses(y, p).astype(weights.dtype) @ weights
+    return divide(total, weights.sum(axis=0), empty=np.nan)
 
 
 def rank_replicates(

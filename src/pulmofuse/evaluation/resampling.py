@@ -28,6 +28,9 @@ from pulmofuse.statistics import FloatArray
 #: Counts below 2^24 are exact in float32.
 Weights = NDArray[np.float32]
 
+#: Weights that a statistic of rows of weights is given at once; 4 million float64 are 32 MB.
+_BLOCK = 4_000_000
+
 #: Drawn at once: the counts of so many replicates stay in the processor's cache.
 _REPLICATES = 64
 
@@ -101,6 +104,17 @@ class Replicates:
             )
         error: FloatArray = np.sqrt(variance * self.correction)
         return error
+
+
+def transposed(statistic: Callable[[FloatArray], FloatArray]) -> Callable[[Weights], FloatArray]:
+    """A statistic of weights (replicates, n) -> (replicates,) as `Resamples.of` wants it."""
+
+    def of(weights: Weights) -> FloatArray:
+        step = max(1, _BLOCK // max(1, len(weights)))
+        blocks = [weights[:, i : i + step].T for i in range(0, weights.shape[1], step)]
+        return np.concatenate([statistic(block.astype(np.float64)) for block in blocks])
+
+    return of
 
 
 def resample(

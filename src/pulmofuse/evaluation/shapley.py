@@ -10,6 +10,7 @@ all computed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb
 from typing import Any
@@ -19,11 +20,21 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from pulmofuse.config import EvaluationConfig
-from pulmofuse.evaluation.bootstrap import cluster_weights, percentile_interval
-from pulmofuse.evaluation.metrics import IntArray, roc_auc
+from pulmofuse.evaluation.intervals import symmetrical_interval
+from pulmofuse.evaluation.metrics import roc_auc
+from pulmofuse.evaluation.questions import common_question, positive_of, questions, told
 from pulmofuse.evaluation.reliability import log_loss
-from pulmofuse.evaluation.tables import PER_RECORD, UNIMODAL, real_patients
-from pulmofuse.schema import SUBSET_JOIN, Modality, Split, class_columns
+from pulmofuse.evaluation.replicates import auc_replicates, log_loss_replicates
+from pulmofuse.evaluation.resampling import Replicates, Resamples, Weights
+from pulmofuse.evaluation.tables import (
+    PER_RECORD,
+    UNIMODAL,
+    Table,
+    class_index,
+    modalities_of,
+    paired_tables,
+)
+from pulmofuse.schema import SUBSET_JOIN, Split
 from pulmofuse.statistics import FloatArray
 
 #: Columns of `shapley_table`.
@@ -31,9 +42,7 @@ COLUMNS = ("method", "metric", "modality", "value", "low", "high", "share")
 
 #: What is divided: AUC above .5, and nats of log loss below that of the prior.
 AUC_GAIN, LOG_LOSS_GAIN = "roc_auc", "log_loss"
-
-#: Weights held at once by one metric; 4 million float64 are 32 MB per intermediate array.
-_BLOCK = 4_000_000
+METRICS = (AUC_GAIN, LOG_LOSS_GAIN)
 
 
 def shapley_values(worth: Mapping[frozenset[str], ArrayLike]) -> dict[str, FloatArray]:
@@ -78,7 +87,8 @@ def shapley_table(
 
     A coalition is worth what its subset's predictions reach by the method: AUC less .5, and log
     loss of the prior less log loss. The empty one is worth 0, as the answer without any modality is
-    the prior.
+    the prior. Where labels stand for sets of classes, all subsets are held to the one question that
+    each of them can answer (`evaluation.questions`).
 
     Args:
         predictions: as `predictions.parquet`.
@@ -90,11 +100,21 @@ def shapley_table(
 
     Returns:
         The columns `COLUMNS`, one row per method, metric and modality; `share` is of the worth of
-        all modalities, and None where that is not above 0. Empty with one modality, or where no
-        test patient has all.
+        all modalities, and None where that is not above 0. `question` is there too where it is not
+        about all classes. Empty with one modality, where no test patient has all, or where the
+        subsets have no question in common.
     """
     rows = list(_rows(predictions, list(classes), positive, np.asarray(prior, float), config, seed))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    asked = ["question"] if any("question" in row for row in rows) else []
+    return pd.DataFrame(rows, columns=[*COLUMNS, *asked])
+
+
+@dataclass(frozen=True, eq=False)
+class _Worth:
+    """Worth of one subset's predictions: () by metric, and (metrics, replicates)."""
+
+    figures: dict[str, float]
+    drawn: Replicates
 
 
 def _rows(
@@ -105,53 +125,65 @@ def _rows(
     config: EvaluationConfig,
     seed: int,
 ) -> Iterator[dict[str, Any]]:
-    table = predictions[
+    tested = predictions[
         (predictions["split"] == Split.TEST) & (predictions["method"] != PER_RECORD)
     ]
-    names = {name for subset in set(table["subset"]) for name in subset.split(SUBSET_JOIN)}
-    modalities = [m.value for m in Modality if m.value in names]
-    coalitions = [c for size in range(1, len(names) + 1) for c in combinations(modalities, size)]
-    frames = {
-        (str(subset), str(method)): part.set_index(["patient_id", "y_true"])
-        for (subset, method), part in table.groupby(["subset", "method"], sort=False)
-    }
-    full = SUBSET_JOIN.join(modalities)
-    methods = [method for subset, method in frames if subset == full and method != UNIMODAL]
-    if not methods:
+    full = modalities_of(tested)
+    modalities = full.split(SUBSET_JOIN)
+    coalitions = [
+        c for size in range(1, len(modalities) + 1) for c in combinations(modalities, size)
+    ]
+    present = tested[["subset", "method"]].drop_duplicates().itertuples(index=False, name=None)
+    known = {(str(subset), str(method)): None for subset, method in present}
+    keys: dict[str, dict[tuple[str, ...], tuple[str, str]]] = {}
+    for subset, method in known:
+        if subset != full or method == UNIMODAL:
+            continue
+        own = {c: (SUBSET_JOIN.join(c), method if len(c) > 1 else UNIMODAL) for c in coalitions}
+        # A method that does not answer for every subset has no shares.
+        if set(own.values()) <= set(known):
+            keys[method] = own
+    names = list(map(SUBSET_JOIN.join, coalitions))
+    question = common_question(questions(predictions, classes), names, classes)
+    if not keys or len(question.parts) < 2:
         return
-    whole = frames[full, methods[0]]
-    y = pd.Index(classes).get_indexer(whole.index.get_level_values("y_true"))
-    ids = pd.Series(whole.index.get_level_values("patient_id").astype(str))
-    simulated = bool(whole["simulated"].any())
-    factors = real_patients(ids, full, full) if simulated else (ids.to_numpy(),)
-    weights = cluster_weights(factors, config.bootstrap, seed)
-    at = None if positive is None else classes.index(positive)
-    found: dict[tuple[str, str], dict[str, FloatArray]] = {}
-    for method in methods:
-        keys = {c: (SUBSET_JOIN.join(c), method if len(c) > 1 else UNIMODAL) for c in coalitions}
-        if not set(keys.values()) <= set(frames):
-            continue  # a method that does not answer for every subset has no shares
-        for key in set(keys.values()) - set(found):
-            p = frames[key].loc[whole.index, class_columns(classes)].to_numpy(dtype=np.float64)
-            found[key] = _worth(y, p, at, prior, weights)
-        for metric in (AUC_GAIN, LOG_LOSS_GAIN):
-            worth = {frozenset(c): found[key][metric] for c, key in keys.items()}
-            worth[frozenset()] = np.zeros(1 + config.bootstrap)
-            yield from _shares(method, metric, modalities, worth, config)
+    # The whole first: of its rows, those that every subset has.
+    pairs = list(dict.fromkeys(pair for own in keys.values() for pair in reversed(own.values())))
+    tables = dict(zip(pairs, paired_tables(tested, pairs, question, Split.TEST), strict=True))
+    first = tables[pairs[0]]
+    if not len(first.y):
+        return
+    resamples = first.resample(config.bootstrap, seed)
+    at = class_index(question.names, positive_of(question, positive))
+    nothing = question.collapse(prior)
+    found = {pair: _worth(table, at, nothing, resamples) for pair, table in tables.items()}
+    for method, own in keys.items():
+        worth = {frozenset(coalition): found[pair] for coalition, pair in own.items()}
+        for metric in METRICS:
+            for row in _shares(method, metric, modalities, worth, config):
+                yield row | told(question)
 
 
 def _shares(
     method: str,
     metric: str,
     modalities: Sequence[str],
-    worth: Mapping[frozenset[str], FloatArray],
+    worth: Mapping[frozenset[str], _Worth],
     config: EvaluationConfig,
 ) -> Iterator[dict[str, Any]]:
-    values = shapley_values(worth)
-    total = float(worth[frozenset(modalities)][0])
+    at = METRICS.index(metric)
+    drawn = {coalition: own.drawn[at] for coalition, own in worth.items()}
+    values = _divided({coalition: own.figures[metric] for coalition, own in worth.items()})
+    patients = _divided({coalition: own.patients for coalition, own in drawn.items()})
+    rows = {coalition: own.cells for coalition, own in drawn.items() if own.cells is not None}
+    cells = _divided(rows) if rows else {}
+    whole = frozenset(modalities)
+    total = worth[whole].figures[metric]
     for modality in modalities:
-        value = float(values[modality][0])
-        low, high = percentile_interval(values[modality][1:], config.confidence)
+        value = float(values[modality])
+        own = replace(drawn[whole], patients=patients[modality], cells=cells.get(modality))
+        error = float(own.standard_error())
+        low, high = symmetrical_interval(value, error, config.confidence, own.degrees)
         row = {"method": method, "metric": metric, "modality": modality}
         yield row | {
             "value": value, "low": low, "high": high,
@@ -159,14 +191,24 @@ def _shares(
         }  # fmt: skip
 
 
-def _worth(
-    y: IntArray, p: FloatArray, positive: int | None, prior: FloatArray, weights: FloatArray
-) -> dict[str, FloatArray]:
-    """Worth of predictions (n, k): the value, then one per replicate of the weights (r, n)."""
+def _divided(worth: Mapping[frozenset[str], ArrayLike]) -> dict[str, FloatArray]:
+    """Shapley values where no modality at all is worth 0."""
+    nothing = np.zeros(np.shape(next(iter(worth.values()))))
+    return shapley_values({**worth, frozenset(): nothing})
+
+
+def _worth(table: Table, positive: int | None, prior: FloatArray, resamples: Resamples) -> _Worth:
+    """Worth of the predictions of a table."""
+    y, p = table.y, table.p
     nothing = np.broadcast_to(prior, p.shape)
-    plain = np.ones((1, len(y)))
-    step = max(1, _BLOCK // max(1, len(y)))
-    blocks = [plain, *(weights[i : i + step] for i in range(0, len(weights), step))]
-    auc = [roc_auc(y, p, None, positive, block) - 0.5 for block in blocks]
-    gain = [log_loss(y, nothing, block) - log_loss(y, p, block) for block in blocks]
-    return {AUC_GAIN: np.concatenate(auc), LOG_LOSS_GAIN: np.concatenate(gain)}
+
+    def statistic(weights: Weights) -> FloatArray:
+        auc = auc_replicates(y, p, positive, weights) - 0.5
+        gain = log_loss_replicates(y, nothing, weights) - log_loss_replicates(y, p, weights)
+        return np.array([auc, gain])
+
+    values = {
+        AUC_GAIN: float(roc_auc(y, p, None, positive)) - 0.5,
+        LOG_LOSS_GAIN: float(log_loss(y, nothing) - log_loss(y, p)),
+    }
+    return _Worth(values, resamples.of(statistic))

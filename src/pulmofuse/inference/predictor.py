@@ -22,10 +22,15 @@ from pulmofuse.inference.bundle import Bundle, load_bundle, subset_partition
 from pulmofuse.inference.gate import GATE_MODES, Gate, GateMode, GateRemark
 from pulmofuse.inference.run_models import RunModels
 from pulmofuse.inference.scoring import findings_probabilities
+from pulmofuse.io import Image, Sound, image_from_array, sound_from_array
 from pulmofuse.labelsets import members
 from pulmofuse.preprocessing import Prepared, prepare
 from pulmofuse.schema import Modality, subset_name
-from pulmofuse.training import Inferred, infer_records
+from pulmofuse.training import Inferred, infer_records, patient_probabilities, patient_vector
+
+#: What can be given as an image, and as a recording; see `Predictor.predict`.
+GivenImage = Path | str | bytes | np.ndarray | Image
+GivenSound = Path | str | bytes | tuple[np.ndarray, int] | Sound
 
 #: The decision rule that needs no pairs and gives a calibrated posterior for any subset.
 DEFAULT_METHOD = "log_odds"
@@ -107,19 +112,21 @@ class Predictor:
     def predict(
         self,
         *,
-        ct: Path | str | bytes | None = None,
-        cxr: Path | str | bytes | None = None,
-        cough: Path | str | bytes | None = None,
+        ct: GivenImage | None = None,
+        cxr: GivenImage | None = None,
+        cough: GivenSound | None = None,
         method: str = DEFAULT_METHOD,
         prevalence: float | None = None,
         gate: GateMode = "refuse",
     ) -> Prediction:
-        """Predict from one file (path or content) of each modality at hand.
+        """Predict from one file (path or content) or array of each modality at hand.
 
         Args:
-            ct: a CT slice or volume (PNG, JPEG, DICOM, NIfTI).
-            cxr: a frontal chest X-ray (PNG, JPEG, DICOM).
-            cough: a cough recording (WAV, FLAC, OGG, MP3).
+            ct: a CT slice or volume (PNG, JPEG, DICOM, NIfTI), or an array as
+                `io.image_from_array` takes it; of Hounsfield units what that gives.
+            cxr: a frontal chest X-ray (PNG, JPEG, DICOM), or an array (height, width).
+            cough: a cough recording (WAV, FLAC, OGG, MP3), or its samples (n,) or (channels, n)
+                and the sample rate in Hz.
             method: a rule of `fusion.RULES`, or what the bundle has beside: its stacking
                 ("stacking", "stacking_simulated") and its feature-level fusions.
             prevalence: share of the positive class where the prediction is used, in (0, 1); the
@@ -159,16 +166,15 @@ class Predictor:
         return self._gate.check(modality, prepared, inferred.features[0])
 
     def prepare(
-        self, modality: Modality, source: Path | str | bytes, name: str | None = None
+        self, modality: Modality, source: GivenImage | GivenSound, name: str | None = None
     ) -> Prepared:
-        """One file as the model of its modality reads it; `name` is what errors call it.
+        """One file or array as the model of its modality reads it; `name` is for errors.
 
         Raises:
             UnreadableFile: the file cannot be read.
         """
-        if isinstance(source, str):
-            source = Path(source)
-        return prepare(source, modality, self.bundle.unimodal[modality].config.preprocessing, name)
+        config = self.bundle.unimodal[modality].config.preprocessing
+        return prepare(_readable(modality, source), modality, config, name)
 
     def infer(self, modality: Modality, prepared: Sequence[Prepared]) -> list[Inferred]:
         """What the model of a modality says of each of several files, in one go."""
@@ -197,7 +203,8 @@ class Predictor:
         """The prediction of one patient from what `infer` gave of each modality at hand.
 
         Args:
-            seen: of each modality, one file.
+            seen: of each modality one file, or several that `training.joined` put together; these
+                count as they do for a patient of the study.
             method: as in `predict`.
             prevalence: as in `predict`.
 
@@ -205,12 +212,15 @@ class Predictor:
             BundleError: the prevalence is out of range, or of no class.
         """
         given = list(seen)
-        p = {m: self.bundle.unimodal[m].calibrated(s.p)[0] for m, s in seen.items()}
+        p = {
+            m: patient_probabilities(self.bundle.unimodal[m].calibrated(s.p), s.log_weight)
+            for m, s in seen.items()
+        }
+        features = {m: patient_vector(s.features, s.log_weight) for m, s in seen.items()}
         subset = subset_name(given)
         if len(given) == 1:
             method, fused = "unimodal", self._rebased(p)[next(iter(p))]
         elif method in self.bundle.feature:
-            features = {m: s.features[0] for m, s in seen.items()}
             fused = self._fuse_features(features, subset, method)
         else:
             fused = self._fuse_decisions(p, method)
@@ -223,7 +233,7 @@ class Predictor:
             prevalence = self.bundle.deployment_prevalence
         if prevalence is not None:
             described = self._carried(described, prevalence)
-        return replace(described, findings=self._findings(seen))
+        return replace(described, findings=self._findings(features))
 
     def check(self, given: Collection[Modality], method: str) -> None:
         """Refuse what the bundle cannot do, before a file is read.
@@ -245,6 +255,19 @@ class Predictor:
             raise BundleError(
                 f"method {method!r}", "is not in this bundle", f"it knows {', '.join(self.methods)}"
             )
+
+    def check_prevalence(self, prevalence: float | None) -> None:
+        """Refuse a share that is none, or of no class.
+
+        Raises:
+            BundleError: the prevalence is out of range, or the bundle has no positive class.
+        """
+        if prevalence is None:
+            return
+        if self.bundle.positive is None:
+            raise BundleError("prevalence", "this bundle has no positive class", "give none")
+        if not 0 < prevalence < 1:
+            raise BundleError(f"prevalence {prevalence}", "is no share", "give 0.02 for 2 %")
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -285,13 +308,13 @@ class Predictor:
             raw = feature.model.eval()(inputs, present).double().softmax(dim=1).numpy()
         return np.asarray(feature.calibration[subset].apply(raw)[0])
 
-    def _findings(self, seen: Mapping[Modality, Inferred]) -> dict[str, float]:
+    def _findings(self, seen: Mapping[Modality, np.ndarray]) -> dict[str, float]:
         """What the models of the given modalities say of findings."""
         found: dict[str, float] = {}
-        for modality, inferred in seen.items():
+        for modality, features in seen.items():
             model = self._models[modality]
             names = tuple(finding.value for finding in model.findings)
-            found |= _named(names, findings_probabilities(model, inferred.features)[0])
+            found |= _named(names, findings_probabilities(model, features[None])[0])
         return found
 
     def _with_set(self, described: Prediction, fused: np.ndarray) -> Prediction:
@@ -319,11 +342,9 @@ class Predictor:
 
     def _carried(self, described: Prediction, prevalence: float) -> Prediction:
         """The prediction under another prevalence, with the threshold carried along."""
+        self.check_prevalence(prevalence)
         classes, positive = self.bundle.classes, self.bundle.positive
-        if positive is None:
-            raise BundleError("prevalence", "this bundle has no positive class", "give none")
-        if not 0 < prevalence < 1:
-            raise BundleError(f"prevalence {prevalence}", "is no share", "give 0.02 for 2 %")
+        assert positive is not None  # noqa: S101  # it has just been checked
         i, prior = classes.index(positive), self.bundle.decision.prior
         there = with_prevalence(prior, i, prevalence)
 
@@ -393,11 +414,26 @@ class Predictor:
         )
 
 
-def _refuse(modality: Modality, source: Path | str | bytes, remarks: list[GateRemark]) -> None:
+def _readable(modality: Modality, source: GivenImage | GivenSound) -> Path | bytes | Image | Sound:
+    """What `prepare` reads: arrays as decoded images and sounds."""
+    match source:
+        case str():
+            return Path(source)
+        case (samples, rate):
+            return sound_from_array(samples, rate)
+        case np.ndarray() if modality is Modality.COUGH:
+            why = "is an array without a sample rate"
+            raise InputRefused("cough", why, "give (samples, sample_rate_hz)")
+        case np.ndarray():
+            return image_from_array(source)
+    return source
+
+
+def _refuse(modality: Modality, source: GivenImage | GivenSound, remarks: list[GateRemark]) -> None:
     """Raise what the gate refuses; the plainest reason has the remedy."""
     refused = [remark for remark in remarks if remark.severity == "refuse"]
     if refused:
-        what = "data in memory" if isinstance(source, bytes) else str(source)
+        what = str(source) if isinstance(source, Path | str) else "data in memory"
         why = "; ".join(remark.text for remark in refused)
         raise InputRefused(f"{what} (as {modality.value})", why, refused[0].remedy)
 

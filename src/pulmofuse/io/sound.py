@@ -92,8 +92,34 @@ def read_sound(source: Path | bytes, name: str | None = None) -> Sound:
         )
     check_complete(content)
     samples, rate, subtype = _decode(content)
-    _check(content.name, samples, rate)
-    traits = _traits(content, samples, rate, subtype)
+    return finish_sound(
+        content.name, content.kind.format, len(content.data), samples, rate, subtype
+    )
+
+
+def finish_sound(
+    name: str,
+    form: str,
+    n_bytes: int,
+    samples: npt.NDArray[np.float32],
+    rate: int,
+    subtype: str,
+) -> Sound:
+    """Check samples (channels, n) that were not decoded here, and add the traits of every sound.
+
+    Args:
+        name: what errors call the recording.
+        form: its format.
+        n_bytes: its size.
+        samples: floating-point samples; beyond [-1, 1] they are divided by their peak.
+        rate: samples per second and channel.
+        subtype: how the samples were stored.
+
+    Raises:
+        UnreadableFile: of absurd size or rate, shorter than 0.1 s, silent, or not finite.
+    """
+    _check(name, samples, rate)
+    traits = _traits(form, n_bytes, samples, rate, subtype)
     return Sound(samples / np.float32(max(1.0, traits["peak"])), rate, traits)
 
 
@@ -101,7 +127,7 @@ def _decode(content: Content) -> tuple[npt.NDArray[np.float32], int, str]:
     """Samples (channels, n) as stored, sample rate in Hz, and codec."""
     if content.kind.format not in _BY_LIBSNDFILE:
         samples, rate, codec = decode_by_ffmpeg(content, _max_samples())
-        _check_declared(content.name, rate, *samples.shape)
+        check_declared(content.name, rate, *samples.shape)
         return samples, rate, codec
     label = content.kind.format.upper()
     # MP3 without one decodable frame fails at opening with a misleading message.
@@ -115,7 +141,7 @@ def _decode(content: Content) -> tuple[npt.NDArray[np.float32], int, str]:
             raise
         with stream:
             rate, subtype, declared = stream.samplerate, stream.subtype, stream.frames
-            _check_declared(content.name, rate, stream.channels, declared)
+            check_declared(content.name, rate, stream.channels, declared)
             # In blocks, so that a header that lies cannot make us allocate what it declares.
             blocks = []
             while len(block := stream.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
@@ -135,8 +161,8 @@ def _max_samples() -> int:
     return MAX_SAMPLES if bounds is None else min(MAX_SAMPLES, bounds.samples)
 
 
-def _check_declared(name: str, rate: int, channels: int, frames: int) -> None:
-    """Refuse headers that no recording has."""
+def check_declared(name: str, rate: int, channels: int, frames: int) -> None:
+    """Refuse rates and sizes that no recording has."""
     if not _MIN_RATE_HZ <= rate <= _MAX_RATE_HZ:
         raise UnreadableFile(name, f"declares {rate:,} samples per second", COPY_AGAIN)
     if channels * frames > _max_samples():
@@ -170,20 +196,20 @@ def _check(name: str, samples: npt.NDArray[np.float32], rate: int) -> None:
 
 
 def _traits(
-    content: Content, samples: npt.NDArray[np.float32], rate: int, subtype: str
+    form: str, n_bytes: int, samples: npt.NDArray[np.float32], rate: int, subtype: str
 ) -> dict[str, Any]:
     channels, n_samples = samples.shape
     mono = _loudest(samples)
     peak = max(float(samples.max()), -float(samples.min()))
     n_clipped = np.count_nonzero(samples >= _CLIPPED) + np.count_nonzero(samples <= -_CLIPPED)
     return {
-        "format": content.kind.format,
+        "format": form,
         "subtype": subtype.lower(),
-        "bytes": len(content.data),
+        "bytes": n_bytes,
         "sample_rate_hz": rate,
         "channels": channels,
         "duration_s": n_samples / rate,
-        "bits_per_second": 8.0 * len(content.data) * rate / n_samples,
+        "bits_per_second": 8.0 * n_bytes * rate / n_samples,
         "peak": peak,
         "clipped_fraction": float(n_clipped / samples.size),
         "silent_fraction": _silent_fraction(mono, rate),

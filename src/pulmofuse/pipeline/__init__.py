@@ -9,6 +9,7 @@ from pulmofuse.pipeline.calibrating import (
 from pulmofuse.pipeline.cohort import (
     Cohort,
     describe_cohort,
+    list_files,
     prepare_cohort,
     require_records,
     scan,
@@ -115,6 +116,7 @@ __all__ = [
     "fusion_patients",
     "fusion_source",
     "known_to_pretraining",
+    "list_files",
     "locked",
     "of_true_pairs",
     "operating_points",

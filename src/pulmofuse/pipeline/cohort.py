@@ -21,7 +21,7 @@ from pulmofuse.curation import (
     seen_records,
     unreadable_files,
 )
-from pulmofuse.errors import StudyError
+from pulmofuse.errors import SourceError, StudyError
 from pulmofuse.labelsets import Partition, members
 from pulmofuse.preprocessing import Cache, build_cache
 from pulmofuse.schema import (
@@ -31,6 +31,7 @@ from pulmofuse.schema import (
     check_manifest,
     exclusions_frame,
     iterate,
+    read_manifest,
 )
 from pulmofuse.sources import scan_source
 
@@ -103,6 +104,21 @@ def scan(sources: tuple[SourceConfig, ...], data_root: Path) -> tuple[pd.DataFra
     manifest = pd.concat([s.records for s in scans], ignore_index=True)
     excluded = exclusions_frame(e for s in scans for e in s.excluded)
     return check_manifest(manifest, "the sources of this study"), excluded
+
+
+def list_files(data: str, data_root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The manifest that a person names, a file or "SOURCE:ROOT", and what its scan left out.
+
+    Raises:
+        PulmofuseError: there is no such manifest or source.
+    """
+    name, colon, root = data.partition(":")
+    if not colon or Path(data).exists():
+        return read_manifest(Path(data)), exclusions_frame([])
+    if not name:
+        remedy = "give a manifest or SOURCE:ROOT, e.g. folder:my-hospital"
+        raise SourceError(data, "names no source before the colon", remedy)
+    return scan((SourceConfig(name=name, root=root or "."),), data_root)
 
 
 def prepare_cohort(

@@ -13,43 +13,55 @@ import pandas as pd
 from pulmofuse.config import StudyConfig
 from pulmofuse.curation.shortcut import draw_patients, trait_table
 from pulmofuse.evaluation import fit_calibration
+from pulmofuse.evaluation.questions import positive_of
 from pulmofuse.inference import Scores
-from pulmofuse.pipeline.models import codes
+from pulmofuse.pipeline.cohort import Cohort
+from pulmofuse.pipeline.models import prior_within, told_apart
 from pulmofuse.pipeline.probe import regression
-from pulmofuse.schema import Split, class_columns
+from pulmofuse.schema import Modality, Split, class_columns
 from pulmofuse.statistics import FloatArray
 
 #: A trait with no more values than this has a column for each, so that none need lie between two.
 _FEW_VALUES = 8
 
 
-def trait_scores(records: pd.DataFrame, config: StudyConfig) -> tuple[Scores | None, str]:
+def trait_scores(
+    cohort: Cohort, modality: Modality, config: StudyConfig
+) -> tuple[Scores | None, str]:
     """Calibrated probabilities of every record from its acquisition traits alone.
 
     Args:
-        records: record_id, patient_id, split, y_true, traits (JSON text) of one modality. At most
-            3,000 training records are learned from, patient by patient.
+        cohort: records with record_id, patient_id, split, y_true, traits (JSON text). At most 3,000
+            training records are learned from, patient by patient; the parts of the classes that
+            their labels tell apart are learned, as the model of the modality does.
+        modality: whose records.
         config: classes, the positive one, and the seed of the draw.
 
     Returns:
         Scores without features, and ""; or None, and why there are none.
     """
-    classes, positive = config.target.classes, config.target.positive
-    y = codes(records["y_true"], classes)
+    records, classes = cohort.of(modality), config.target.classes
+    partition = told_apart(records, classes)
+    positive = positive_of(partition, config.target.positive)
+    names = partition.names
+    y = partition.codes(records["y_true"])
     train, val = ((records["split"] == split).to_numpy() for split in (Split.TRAIN, Split.VAL))
     for rows, name in ((train, "training"), (val, "validation")):
-        if absent := [c for i, c in enumerate(classes) if i not in set(y[rows])]:
+        if absent := [c for i, c in enumerate(names) if i not in set(y[rows])]:
             return None, f"the {name} records lack {' and '.join(absent)}"
     drawn = draw_patients(records[train], config.seed)["record_id"]
     learned = train & records["record_id"].isin(drawn).to_numpy()
     columns = trait_columns(trait_table(records["traits"]), learned)
-    at = None if positive is None else classes.index(positive)
-    raw = np.full((len(y), len(classes)), 1 / len(classes))  # what equal traits tell: nothing
+    at = None if positive is None else names.index(positive)
+    raw = np.full((len(y), len(names)), 1 / len(names))  # what equal traits tell: nothing
     if columns.shape[1]:
         raw = regression(columns, y, learned, val, at)
-    p = fit_calibration(raw[val], y[val], len(classes)).apply(raw)
+    p, within = (
+        fit_calibration(raw[val], y[val], len(names)).apply(raw),
+        prior_within(cohort, classes),
+    )
     table = pd.DataFrame(
-        np.hstack([p, raw]),
+        np.hstack([partition.lift(p, within), partition.lift(raw, within)]),
         columns=[*class_columns(classes), *class_columns(classes, raw=True)],
         index=pd.Index(records["record_id"], name="record_id"),
     )

@@ -19,7 +19,12 @@ from pulmofuse.config import SplitConfig, StudyConfig
 from pulmofuse.inference import Scores, Unimodal, instance_rows, score_records
 from pulmofuse.pipeline.cohort import Cohort, split_cohort
 from pulmofuse.pipeline.models import train_unimodal
-from pulmofuse.pipeline.predictions import decide, operating_points, record_predictions
+from pulmofuse.pipeline.predictions import (
+    decide,
+    operating_points,
+    record_predictions,
+    subset_partitions,
+)
 from pulmofuse.preprocessing.controls import CONTROLS, Control, find
 from pulmofuse.schema import Modality, Split
 from pulmofuse.training import Progress
@@ -151,11 +156,12 @@ def run_fold(
     )
     thresholds = operating_points(chosen, classes, positive, config.evaluation.threshold)
     threshold = next(iter(thresholds.values()), float("nan"))
+    partitions = subset_partitions({modality: part}, classes)
     scored = scores_under_controls(part, classes, test, instances, progress)
     tables = []
     for control, scores in scored.items():
         table = record_predictions(test, scores, modality, classes)
-        table = decide(table, classes, positive, thresholds)
+        table = decide(table, classes, positive, thresholds, partitions)
         tables.append(table.assign(control=control, threshold=threshold))
     return pd.concat(tables, ignore_index=True), note
 

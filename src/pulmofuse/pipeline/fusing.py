@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 
 from pulmofuse.config import StudyConfig
 from pulmofuse.evaluation import METRICS
-from pulmofuse.inference import DecisionFusion, Unimodal
+from pulmofuse.inference import DecisionFusion
 from pulmofuse.labelsets import Partition, class_frequencies
 from pulmofuse.pipeline.cohort import Cohort
+from pulmofuse.pipeline.models import prior_within, told_apart
 from pulmofuse.pipeline.predictions import PatientScores
-from pulmofuse.schema import Modality, Split
+from pulmofuse.schema import Split
 
 
 def fit_decision_fusion(
-    patients: PatientScores,
-    config: StudyConfig,
-    cohort: Cohort,
-    parts: Mapping[Modality, Unimodal] | None = None,
+    patients: PatientScores, config: StudyConfig, cohort: Cohort
 ) -> DecisionFusion:
     """Constants of the decision rules, from validation patients only.
 
@@ -31,21 +27,17 @@ def fit_decision_fusion(
     Args:
         patients: on which the study joins its modalities.
         config: the study.
-        cohort: its records.
-        parts: the models, where some tell only parts of the classes apart.
+        cohort: its records, which the models learned from.
     """
     classes = config.target.classes
     val = (patients.patients["split"] == Split.VAL).to_numpy()
     names = patients.patients["y_true"].to_numpy()
-    priors, weights = [], []
+    priors, weights, within = [], [], prior_within(cohort, classes)
     for j, modality in enumerate(patients.modalities):
-        records, part = cohort.of(modality), None if parts is None else parts[modality]
+        records = cohort.of(modality)
         labels = records.loc[records["split"] == Split.VAL, "y_true"]
-        partition = Partition.fine(classes)
-        if part is not None and part.partition is not None:
-            partition = part.partition
-        frequencies = _part_frequencies(labels, partition)
-        priors.append(frequencies if part is None else part.lift(frequencies))
+        partition = told_apart(records, classes)
+        priors.append(partition.lift(_part_frequencies(labels, partition), within))
         rows = val & patients.has[:, j]
         y, p = partition.codes(names[rows]), partition.collapse(patients.p[rows, j])
         positive = config.target.positive if config.target.positive in partition.names else None

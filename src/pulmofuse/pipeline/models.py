@@ -117,7 +117,7 @@ def train_unimodal(
     calibration = _calibrate(model, chosen, instances, partition, kinds)
     if partition.is_fine:
         return Unimodal(modality, part, model, calibration), _note(curves)
-    within = _prior(cohort, partition.classes)
+    within = prior_within(cohort, partition.classes)
     trained = Unimodal(modality, part, model, calibration, partition, within)
     return trained, f"{_note(curves)}; tells apart {', '.join(classes)}"
 
@@ -204,8 +204,11 @@ def told_apart(records: pd.DataFrame, classes: Sequence[str]) -> Partition:
     return Partition.of(seen["y_true"].unique(), classes)
 
 
-def _prior(cohort: Cohort, classes: Sequence[str]) -> np.ndarray:
-    """Class frequencies of all records that the study learns from; sets count in proportion."""
+def prior_within(cohort: Cohort, classes: Sequence[str]) -> np.ndarray:
+    """The prior (classes,) by which a part's probability is divided among its classes.
+
+    It is the class frequency of all records that the study learns from; sets count in proportion.
+    """
     records = cohort.records
     seen = records[records["split"].isin([Split.TRAIN, Split.VAL])]
     return class_frequencies(seen["y_true"], classes)

@@ -31,7 +31,7 @@ from pulmofuse.inference import (
 )
 from pulmofuse.labelsets import Partition, common
 from pulmofuse.schema import JOIN, Modality, Split, class_columns, subset_name
-from pulmofuse.training import patient_features, record_shares
+from pulmofuse.training import patient_features, patient_probabilities
 
 #: With fewer complete patients per class and split than this, "auto" simulates patients.
 MIN_PAIRED_PER_CLASS = 5
@@ -135,13 +135,13 @@ class PatientScores:
                 if len(record_ids):
                     places = [where[r] for r in record_ids]
                     weight = None if scored.log_weight is None else scored.log_weight[places]
-                    self.p[i, j] = _joined(values[places, :k], weight)
-                    self.p_raw[i, j] = _joined(values[places, k:], weight)
+                    self.p[i, j] = patient_probabilities(values[places, :k], weight)
+                    self.p_raw[i, j] = patient_probabilities(values[places, k:], weight)
                     self.has[i, j] = True
 
     def on(self, patients: pd.DataFrame) -> PatientScores:
         """The same scores on other patients, a table of `fusion_patients`."""
-        return PatientScores(patients, self._scores, self.classes)
+        return PatientScores(patients, self._scores, self.classes, self._truth)
 
     def of(self, subset: Sequence[Modality]) -> tuple[np.ndarray, np.ndarray]:
         """Which patients have all of `subset` (n,), and the presence mask (n, modalities)."""
@@ -185,7 +185,7 @@ class PatientScores:
                 "record_id": ids,
                 "split": chosen["split"].to_numpy(),
                 "site": None,
-                "y_true": self._said(chosen, subset),
+                "y_true": self.said(subset)[keep],
                 "subset": subset_name(subset),
                 "method": method,
                 "simulated": chosen["simulated"].to_numpy(dtype=bool),
@@ -195,14 +195,17 @@ class PatientScores:
         table[class_columns(self.classes, raw=True)] = p_raw[keep]
         return table
 
-    def _said(self, chosen: pd.DataFrame, subset: Sequence[Modality]) -> np.ndarray:
-        """What is true of these patients as far as the records of a subset say, (patients,)."""
+    def said(self, subset: Sequence[Modality]) -> np.ndarray:
+        """What is true as far as the records of a subset say, (patients,); None for who has none.
+
+        It is a class, or the name of a set of them.
+        """
         if self._truth is None:
-            return np.asarray(chosen["y_true"].to_numpy())
+            return np.asarray(self.patients["y_true"].to_numpy(dtype=object))
         truth = self._truth
-        records = chosen[[m.value for m in subset]].to_numpy()
-        names = [common(truth[r] for own in row for r in own) for row in records]
-        return np.array(names, dtype=object)
+        records = self.patients[[m.value for m in subset]].to_numpy()
+        found = [[truth[r] for own in row for r in own] for row in records]
+        return np.array([common(names) if names else None for names in found], dtype=object)
 
 
 def record_truth(records: pd.DataFrame, classes: Sequence[str]) -> dict[str, str] | None:
@@ -226,14 +229,6 @@ def subset_partitions(
         for subset in subsets(parts)
     }
     return {name: partition for name, partition in found.items() if not partition.is_fine}
-
-
-def _joined(p: np.ndarray, log_weight: np.ndarray | None) -> np.ndarray:
-    """Probabilities (classes,) of a patient from those of the records (records, classes)."""
-    if log_weight is None:
-        return np.asarray(p.mean(axis=0))
-    log_p = record_shares(log_weight) @ np.log(np.maximum(p, np.finfo(float).tiny))
-    return record_shares(log_p)
 
 
 def decision_predictions(

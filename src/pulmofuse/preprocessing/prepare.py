@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from pulmofuse.config import CoughPreprocessing, CtPreprocessing, CxrPreprocessing
 from pulmofuse.curation.inspection import Seen, inspect_image, inspect_sound
-from pulmofuse.io import read_image, read_sound
+from pulmofuse.errors import UnreadableFile
+from pulmofuse.io import Image, Sound, read_image, read_sound
 from pulmofuse.preprocessing.coughs import prepare_cough, window_samples
 from pulmofuse.preprocessing.images import prepare_ct, prepare_cxr
 from pulmofuse.schema import Modality
@@ -36,7 +37,7 @@ class Prepared:
 
 
 def prepare(
-    source: Path | bytes,
+    source: Path | bytes | Image | Sound,
     modality: Modality,
     config: PreprocessingConfig,
     name: str | None = None,
@@ -44,7 +45,7 @@ def prepare(
     """Read a file and normalise it to instances.
 
     Args:
-        source: a path, or the bytes of the file.
+        source: a path, the bytes of the file, or what was decoded before.
         modality: what was recorded.
         config: the preprocessing of that modality.
         name: what errors call the file; by default its path.
@@ -53,18 +54,30 @@ def prepare(
         UnreadableFile: the file cannot be used; see `pulmofuse.io`.
         TypeError: the configuration belongs to another modality.
     """
-    label = name or ("data in memory" if isinstance(source, bytes) else str(source))
+    label = name or (str(source) if isinstance(source, Path) else "data in memory")
     match modality, config:
         case Modality.CT, CtPreprocessing():
-            image = read_image(source, label)
+            image = _image(source, label)
             return _prepared(*prepare_ct(image, config), inspect_image(image, modality))
         case Modality.CXR, CxrPreprocessing():
-            image = read_image(source, label)
+            image = _image(source, label)
             return _prepared(*prepare_cxr(image, config, label), inspect_image(image, modality))
         case Modality.COUGH, CoughPreprocessing():
-            sound = read_sound(source, label)
+            sound = _sound(source, label)
             return Prepared(prepare_cough(sound, config, label), inspect_sound(sound))
     raise TypeError(f"{type(config).__name__} does not belong to {modality}")
+
+
+def _image(source: Path | bytes | Image | Sound, label: str) -> Image:
+    if isinstance(source, Sound):
+        raise UnreadableFile(label, "this is a sound, not an image", "give it as cough")
+    return source if isinstance(source, Image) else read_image(source, label)
+
+
+def _sound(source: Path | bytes | Image | Sound, label: str) -> Sound:
+    if isinstance(source, Image):
+        raise UnreadableFile(label, "this is an image, not a sound", "give it as ct or cxr")
+    return source if isinstance(source, Sound) else read_sound(source, label)
 
 
 def _prepared(instances: npt.NDArray[Any], lungs_found: float | None, seen: Seen) -> Prepared:

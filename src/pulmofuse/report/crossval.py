@@ -11,6 +11,7 @@ import pandas as pd
 from pulmofuse.config import StudyConfig, Target
 from pulmofuse.evaluation import confusion
 from pulmofuse.evaluation.pooled import ENSEMBLE, FOLD_ACCURACY
+from pulmofuse.evaluation.questions import as_asked, questions
 from pulmofuse.files import write_text
 from pulmofuse.report.figures import Estimate, confusion_figure, forest_figure, save_figure
 from pulmofuse.report.names import (
@@ -58,18 +59,20 @@ def write_crossval(
         out: the folder.
     """
     modalities = list(dict.fromkeys(table["modality"]))
+    asked = questions(predictions, config.target.classes)
     for modality in modalities:
         end = f"_{modality}" if len(modalities) > 1 else ""
         own = table[table["modality"] == modality]
-        estimates = list(_estimates(own, config.target))
+        estimates = list(_estimates(own, config.target, asked[modality].names))
         marked = any(estimate.mark is not None for estimate in estimates)
         axis = "Value (tall mark: published)" if marked else "Value"
         figure = forest_figure(estimates, axis=axis, width=_WIDTH)
         save_figure(figure, out, f"crossval{end}")
         rows = predictions[predictions["subset"] == modality]
         for protocol, part in rows.groupby("protocol", sort=False):
-            counts = _confusion(part, config.target.classes)
-            titles = [class_title(name) for name in config.target.classes]
+            names = asked[modality].names
+            counts = _confusion(as_asked(part, asked[modality]), names)
+            titles = [class_title(name) for name in names]
             drawn = confusion_figure(counts, titles, colour_key(modality))
             save_figure(drawn, out, f"confusion_{protocol}{end}")
     write_text(out / "crossval.md", _page(table, leaks, config))
@@ -129,19 +132,23 @@ def _confusion(rows: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
     return confusion(true, called, len(classes))
 
 
-def _estimates(table: pd.DataFrame, target: Target) -> Iterator[Estimate]:
-    """The protocols of every figure, then what the first keeps with the disease taken out."""
+def _estimates(table: pd.DataFrame, target: Target, classes: Sequence[str]) -> Iterator[Estimate]:
+    """The protocols of every figure, then what the first keeps with the disease taken out.
+
+    Args:
+        table: rows of `crossval.csv` of one modality.
+        target: of the study.
+        classes: that the figures are about: the study's, or parts of them.
+    """
     levels = table[~table["protocol"].str.contains(_PARTED)]
     # Of the classes against the rest, the positive one's says most; crossval.md has the others.
     others = {
-        f"roc_auc.{name}{_PARTED}rest"
-        for name in target.classes
-        if target.positive not in {None, name}
+        f"roc_auc.{name}{_PARTED}rest" for name in classes if target.positive not in {None, name}
     }
     for metric, part in levels.groupby("metric", sort=False):
         if metric in _NOT_DRAWN | others or part["value"].isna().any():
             continue
-        heading = metric_title(str(metric), len(target.classes))
+        heading = metric_title(str(metric), len(classes))
         for row in iterate(part):
             key, mark = colour_key(row["modality"]), _known(row["published"])
             ends = _known(row["low"]), _known(row["high"])
@@ -161,6 +168,8 @@ def _page(table: pd.DataFrame, leaks: pd.DataFrame, config: StudyConfig) -> str:
     for (modality, protocol), part in table.groupby(["modality", "protocol"], sort=False):
         first = next(iterate(part))
         parted = _PARTED in str(protocol)
+        question = str(first.get("question", ""))
+        n_classes = len(question.split(", ")) if question else len(config.target.classes)
         what = "what the leak is worth (image less patient)" if parted else f"folds by {protocol}"
         lines += [
             f"## {subset_title(str(modality))}, {what}",
@@ -169,8 +178,9 @@ def _page(table: pd.DataFrame, leaks: pd.DataFrame, config: StudyConfig) -> str:
             f" seed ({first['seeds']} seeds)."
             if not parted
             else f"Mean over seeds, on the {first['n']:,} records that both protocols have.",
+            *_asked_lines(question),
             "",
-            *_markdown(_cells(part, len(config.target.classes), parted)),
+            *_markdown(_cells(part, n_classes, parted)),
             "",
         ]
     lines += [
@@ -185,6 +195,14 @@ def _page(table: pd.DataFrame, leaks: pd.DataFrame, config: StudyConfig) -> str:
         "Research use only, not a medical device.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _asked_lines(question: str) -> list[str]:
+    """What the figures tell apart, where labels stand for sets of classes."""
+    if not question:
+        return []
+    told = " / ".join(class_title(name) for name in question.split(", "))
+    return ["", f"Some labels stand for a set of classes, so the figures are about {told}."]
 
 
 def _cells(part: pd.DataFrame, n_classes: int, parted: bool) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from pulmofuse.report.names import (
     is_fusion,
     method_title,
     number,
+    question_title,
     signed,
     subset_in_words,
     subset_title,
@@ -51,6 +52,7 @@ class Compared:
     p: str
     p_holm: str
     sure: bool
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def compared(study: StudyFiles, most: int = 40) -> list[Compared]:
         return []
     fused = headline(study).fused
     method = fused.method if fused else ""
+    asked = "question" in rows and len(set(rows["question"])) > 1
     rows = rows.assign(own=rows["method_a"] != method, auc=rows["metric"] != "roc_auc")
     rows = rows.sort_values(["own", "auc", "p_value"], kind="stable").head(most)
     return [
@@ -177,6 +180,7 @@ def compared(study: StudyFiles, most: int = 40) -> list[Compared]:
             p=_p(row["p_value"]),
             p_holm=_p(row["p_holm"]),
             sure=bool(pd.notna(row["p_holm"]) and float(row["p_holm"]) < LEVEL),
+            question=question_title(str(row["question"]), study.classes) if asked else "",
         )
         for row in iterate(rows)
     ]
@@ -225,6 +229,34 @@ def controlled(study: StudyFiles) -> list[Controlled]:
             ),
         )
     ]
+
+
+def why_uncontrolled(study: StudyFiles) -> list[str]:
+    """What of the controls on a fusion is not there, and why: a sentence each."""
+    if headline(study).fused is None:
+        return []
+    files, config = study.fusion, study.config
+    if config is not None and not config.evaluation.fusion_controls:
+        return ["Controls on the fusion were switched off (evaluation.fusion_controls: false)."]
+    if not len(files.controls.columns):
+        return ["The study folder holds no fusion_controls.csv, so the fusion was not controlled."]
+    out = []
+    if files.controls.empty:
+        out.append(
+            "The fusion was not controlled: no subset of the modalities has test patients of two"
+            " classes that their labels tell apart."
+        )
+    if files.dependence.empty:
+        out.append(
+            "There is no curve against dependence: no fusion has test patients of two classes that"
+            " their labels tell apart."
+        )
+    if files.shares.empty:
+        out.append(
+            "There are no Shapley shares: no test patient has every modality, no rule answers for"
+            " every subset, or the labels of the modalities tell no two classes apart in common."
+        )
+    return out
 
 
 def predictive_values(study: StudyFiles) -> list[dict[str, str]]:

@@ -20,7 +20,7 @@ _AGAIN = "run the study again; finished steps are kept"
 
 _TEXT = {
     "family", "metric", "subset", "method", "subset_a", "method_a", "subset_b", "method_b", "test",
-    "control", "detail", "modality", "weight_rule", "split", "label", "note", "class",
+    "control", "detail", "modality", "weight_rule", "split", "label", "note", "class", "question",
 }  # fmt: skip
 
 #: File of each table.

@@ -7,6 +7,7 @@ any common form of colour blindness. Figures repeat the distinction in line styl
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pulmofuse.labelsets import members
@@ -105,6 +106,15 @@ def method_title(method: str) -> str:
 def class_title(name: str) -> str:
     """A class as a reader writes it; of a set, its members."""
     return " or ".join(CLASS_TITLES.get(c, c.replace("_", " ")) for c in members(name))
+
+
+def question_title(question: str, classes: Sequence[str]) -> str:
+    """What rows of a `question` of `metrics.json` tell apart; all classes where it is empty.
+
+    >>> question_title("normal|pneumonia, covid19", ("normal", "pneumonia", "covid19"))
+    'normal or pneumonia, COVID-19'
+    """
+    return ", ".join(map(class_title, question.split(", ") if question else classes))
 
 
 def number(value: float | None, decimals: int = 2) -> str:

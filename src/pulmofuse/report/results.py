@@ -23,6 +23,7 @@ from pulmofuse.report.names import (
     is_fusion,
     method_title,
     number,
+    question_title,
     signed,
     subset_in_words,
     subset_title,
@@ -83,6 +84,7 @@ class TableRow:
         method: title of the method.
         label: what tells the row from the others of its group.
         group: title of the group above its first row; empty on the others, and in a group of one.
+        question: what the row tells apart, where the study has several questions; else empty.
     """
 
     subset: str
@@ -93,6 +95,7 @@ class TableRow:
     grouped: bool
     n_patients: str
     cells: tuple[Cell, ...]
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -253,7 +256,12 @@ def result_tables(study: StudyFiles) -> tuple[list[TableRow], list[TableRow]]:
     """Rows per patient of the fusion cohort, and rows per file of one modality."""
     rows = overall(study.metrics)
     per_file = rows["method"] == _PER_FILE
-    return _table(rows[~per_file]), _table(rows[per_file])
+    return _table(study, rows[~per_file]), _table(study, rows[per_file])
+
+
+def several_questions(study: StudyFiles) -> bool:
+    """Whether labels that stand for sets of classes leave subsets with different questions."""
+    return len(set(overall(study.metrics)["question"])) > 1
 
 
 def site_table(study: StudyFiles) -> list[TableRow]:
@@ -267,11 +275,13 @@ def site_table(study: StudyFiles) -> list[TableRow]:
         shown = single
     if fused is not None:
         shown |= (rows["subset"] == fused.subset) & (rows["method"] == fused.method)
-    return _table(rows[shown], by_site=True)
+    return _table(study, rows[shown], by_site=True)
 
 
-def _table(rows: pd.DataFrame, *, by_site: bool = False) -> list[TableRow]:
-    """Table rows in display order; the best figure of each column is marked, but not across sites.
+def _table(study: StudyFiles, rows: pd.DataFrame, *, by_site: bool = False) -> list[TableRow]:
+    """Table rows in display order; the best figure of each column is marked.
+
+    Not across sites, and not across questions, whose figures cannot be ranked.
 
     Rows are grouped by subset, or by subset and method where each row is a site.
     """
@@ -282,7 +292,8 @@ def _table(rows: pd.DataFrame, *, by_site: bool = False) -> list[TableRow]:
     )
     columns = [{m.key: _cell(group, m) for m in METRICS} for _, group in found]
     best = {m.key: _best(m, (cells[m.key].value for cells in columns)) for m in METRICS}
-    mark = not by_site and len(found) > 1
+    mark = not by_site and len(found) > 1 and len(set(rows["question"])) == 1
+    several = several_questions(study)
     group_of = [key[: 2 if by_site else 1] for key, _ in found]
     table: list[TableRow] = []
     for i, ((subset, method, site), group) in enumerate(found):
@@ -304,6 +315,7 @@ def _table(rows: pd.DataFrame, *, by_site: bool = False) -> list[TableRow]:
                 replace(cell, best=mark and cell.value == best[key])
                 for key, cell in columns[i].items()
             ),
+            question=question_title(group["question"].iloc[0], study.classes) if several else "",
         )
         table.append(row)
     return table

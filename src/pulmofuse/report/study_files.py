@@ -256,13 +256,14 @@ def _table(
 
 def _metrics(folder: Path, absent: dict[str, str]) -> pd.DataFrame:
     path = folder / "metrics.json"
-    columns = [*_METRIC_COLUMNS, "n_patients", "simulated", "against"]
+    columns = [*_METRIC_COLUMNS, "n_patients", "simulated", "against", "question"]
     if not path.is_file():
         absent["metrics.json"] = _why_empty("metrics.json")
         return pd.DataFrame(columns=columns)
     frame = pd.DataFrame(_json(path)).reindex(columns=columns)
     for column in ("value", "low", "high", "n_patients"):
         frame[column] = pd.to_numeric(frame[column], errors="coerce")
+    frame["question"] = frame["question"].fillna("").astype(str)
     return frame
 
 

@@ -11,7 +11,13 @@ from pulmofuse.report import checklists, data_tables, doubts, fusion_charts, nam
 from pulmofuse.report.conclusion import conclude
 from pulmofuse.report.environment import environment
 from pulmofuse.report.limits import check_title, limits, suspicions
-from pulmofuse.report.results import answer, headline, result_tables, site_table
+from pulmofuse.report.results import (
+    answer,
+    headline,
+    result_tables,
+    several_questions,
+    site_table,
+)
 from pulmofuse.report.study_files import StudyFiles, read_study
 
 #: How a reader makes the same study again, from the file beside the report.
@@ -65,6 +71,8 @@ def _context(study: StudyFiles) -> dict[str, Any]:
         "compared": fusion_charts.compared(study),
         "n_compared": fusion_charts.n_compared(study),
         "fusion_controls": fusion_charts.controlled(study),
+        "several_questions": several_questions(study),
+        "uncontrolled": fusion_charts.why_uncontrolled(study),
         "predictive_values": fusion_charts.predictive_values(study),
         **_checklists(study),
         "checks": [(c, check_title(c)) for c in (study.audit.checks if study.audit else ())],

@@ -9,8 +9,8 @@ from pulmofuse.training.fusion import (
     FeatureSource,
     fair_weights,
     patient_features,
-    record_shares,
 )
+from pulmofuse.training.joining import joined, patient_probabilities, patient_vector, record_shares
 from pulmofuse.training.memory import remember_features
 from pulmofuse.training.module import class_weights
 from pulmofuse.training.predict import Inferred, infer_records, mean_per_record, model_input
@@ -39,12 +39,15 @@ __all__ = [
     "fit",
     "infer_records",
     "is_finished",
+    "joined",
     "learnable_findings",
     "load_best",
     "mean_per_record",
     "model_input",
     "new_findings_head",
     "patient_features",
+    "patient_probabilities",
+    "patient_vector",
     "record_shares",
     "remember_features",
     "site_weights",

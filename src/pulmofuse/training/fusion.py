@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from pulmofuse.training.data import Batch, Targets
+from pulmofuse.training.joining import patient_vector
 
 #: Rows of an epoch at most: the fusion of 100,000 patients has to be learnt in minutes.
 _EPOCH_ROWS = 16_384
@@ -111,14 +112,6 @@ def patient_features(
     for row, record_ids in enumerate(patients):
         if len(record_ids):
             places = [records[r] for r in record_ids]
-            if log_weight is None:
-                out[row] = features[places].mean(axis=0)
-            else:
-                out[row] = record_shares(log_weight[places]) @ features[places]
+            weights = None if log_weight is None else log_weight[places]
+            out[row] = patient_vector(features[places], weights)
     return out
-
-
-def record_shares(log_weight: np.ndarray) -> np.ndarray:
-    """Shares (records,) of a patient's records that sum to 1: the softmax of `log_weight`."""
-    shares = np.exp(log_weight - log_weight.max())
-    return np.asarray(shares / shares.sum())
