@@ -109,3 +109,11 @@ def test_the_same_seed_gives_the_same_curve() -> None:
     small = evidence(STRENGTHS[:2], n=60)
     runs = [rho_curve(small, "ct+cxr", NAMES[:2], 1, CONFIG, 5, (0.2,)) for _ in range(2)]
     assert runs[0] == runs[1]
+
+
+def test_no_interval_passes_what_a_figure_can_reach() -> None:
+    few = evidence(np.array([3.0, 3.0]), n=80)
+    table = pd.DataFrame(rho_curve(few, "ct+cxr", NAMES[:2], 1, CONFIG, 1, (0.0, 0.9)))
+    auc = table[table["metric"] == "roc_auc"]
+    assert (auc["high"] <= 1).all()
+    assert (auc["high"] >= auc["value"]).all()

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 
 from pulmofuse.errors import StudyError
+from pulmofuse.evaluation.power_statement import power_statement
 from pulmofuse.report.checklists import claim, tripod_ai
 from pulmofuse.report.conclusion import Conclusion, conclude, p_value
 from pulmofuse.report.fusion_files import FusionFiles, read_fusion
-from pulmofuse.report.study_files import StudyFiles, read_study
+from pulmofuse.report.results import headline
+from pulmofuse.report.study_files import Check, StudyFiles, read_study
 from pulmofuse.report.write import write_report
 from tests.report.builder import make_study
 
@@ -37,10 +39,37 @@ def with_gain(study: StudyFiles, value: float, low: float, high: float) -> Study
     return replace(study, metrics=metrics)
 
 
-def control(name: str, value: float, against: float = 0.95) -> pd.DataFrame:
-    row = {"control": name, "subset": FULL, "method": "log_odds", "metric": "roc_auc"}
-    row |= {"value": value, "low": value - 0.05, "high": value + 0.05, "against": against}
-    return pd.DataFrame([row])
+def control(
+    name: str,
+    value: float,
+    against: float = 0.95,
+    half_width: float = 0.05,
+    metric: str = "roc_auc",
+) -> pd.DataFrame:
+    row = {"control": name, "subset": FULL, "method": "log_odds", "metric": metric}
+    row |= {"value": value, "low": value - half_width, "high": value + half_width}
+    return pd.DataFrame([{**row, "against": against}])
+
+
+def curve(*values: float, best: float = 0.9) -> pd.DataFrame:
+    """AUC of the fusion at rho 0, .3 and .9, and of the best modality on the same patients."""
+    rows = pd.DataFrame({"rho": [0.0, 0.3, 0.9], "value": values, "low": np.nan, "high": np.nan})
+    rows = rows.assign(subset=FULL, metric="roc_auc", weight_rule="one")
+    return rows.assign(best_modality="cxr", best_value=best)
+
+
+def confounded(study: StudyFiles, *modalities: str, id: str = "confounding.traits") -> StudyFiles:  # noqa: A002
+    """The study with an audit that tells the label from what is no content, AUC .98."""
+    assert study.audit is not None
+    checks = tuple(
+        Check(id, "fail", 0.98, 0.96, 1.0, "It is told.", "mend it", modality)
+        for modality in modalities
+    )
+    return replace(study, audit=replace(study.audit, verdict="fail", checks=checks))
+
+
+def text(found: Conclusion, rule: str) -> str:
+    return next(s.text for s in found.statements if s.rule == rule)
 
 
 def tone(found: Conclusion, rule: str) -> str:
@@ -96,15 +125,164 @@ def test_a_costly_noise_modality_speaks_against_the_rule(built: StudyFiles) -> N
     assert tone(conclude(cheap), "noise") == "note"
 
 
-@pytest.mark.parametrize(("at_moderate", "expected"), [(0.99, "note"), (0.60, "against")])
-def test_dependence_is_weighed_at_a_moderate_correlation(
-    built: StudyFiles, at_moderate: float, expected: str
+@pytest.mark.parametrize(
+    ("at_moderate", "best", "expected"),
+    [(0.99, 0.90, "note"), (0.85, 0.90, "against"), (0.85, 0.80, "note"), (0.85, np.nan, "note")],
+)
+def test_dependence_is_weighed_at_a_moderate_correlation_on_the_patients_of_the_curve(
+    built: StudyFiles, at_moderate: float, best: float, expected: str
 ) -> None:
-    rho = np.array([0.0, 0.3, 0.9])
-    curve = pd.DataFrame({"rho": rho, "value": [0.99, at_moderate, 0.55], "low": np.nan})
-    curve = curve.assign(high=np.nan, subset=FULL, metric="roc_auc", weight_rule="one")
-    found = conclude(replace(built, fusion=FusionFiles(dependence=curve)))
+    files = FusionFiles(dependence=curve(0.99, at_moderate, 0.55, best=best))
+    found = conclude(replace(built, fusion=files))
     assert tone(found, "dependence") == expected
+    assert ("alone on the same patients" in text(found, "dependence")) == np.isfinite(best)
+
+
+@pytest.mark.parametrize(
+    ("rho", "half_width", "expected", "said"),
+    [
+        # Nothing that the pairs leave possible loses the gain.
+        (-0.3, 0.1, "note", "correlate by −0.30 [−0.40, −0.20]"),
+        # The pairs leave a moderate correlation possible, and there the gain is lost.
+        (0.1, 0.5, "against", "correlate by 0.10 [−0.40, 0.60]"),
+        (0.8, 0.1, "against", "correlate by 0.80 [0.70, 0.90]"),
+        # A value without an interval is quoted and trusted for nothing.
+        (-0.3, np.nan, "against", "correlate by −0.30."),
+        (np.nan, np.nan, "against", "too few to say"),
+    ],
+)
+def test_a_measured_dependence_is_quoted_and_heeded(
+    built: StudyFiles, rho: float, half_width: float, expected: str, said: str
+) -> None:
+    controls = control("dependence", rho, half_width=half_width, metric="rho")
+    files = FusionFiles(controls=controls, dependence=curve(0.95, 0.85, 0.55))
+    found = conclude(replace(built, fusion=files))
+    assert tone(found, "dependence") == expected
+    assert said in text(found, "dependence")
+    assert "data cannot say" not in text(found, "dependence")
+
+
+def test_without_a_measured_dependence_the_data_cannot_say(built: StudyFiles) -> None:
+    found = conclude(replace(built, fusion=FusionFiles(dependence=curve(0.99, 0.98, 0.97))))
+    assert "data cannot say how much they correlate" in text(found, "dependence")
+
+
+def test_a_curve_without_values_says_nothing(built: StudyFiles) -> None:
+    files = FusionFiles(dependence=curve(np.nan, np.nan, np.nan))
+    found = conclude(replace(built, fusion=files))
+    assert all(s.rule != "dependence" for s in found.statements)
+
+
+def test_where_traits_have_no_model_the_audit_has_the_word(built: StudyFiles) -> None:
+    study = confounded(with_gain(built, 0.04, 0.01, 0.07), "ct", "cxr", "cough")
+    empty = control("confounders_only", np.nan)
+    found = conclude(replace(study, fusion=FusionFiles(controls=empty)))
+    assert "no evidence that disease was recognised" in found.verdict
+    assert tone(found, "shortcuts") == "against"
+    assert all(s.rule != "confounders_only" for s in found.statements)
+
+
+def test_a_model_of_traits_clears_traits_and_no_site(built: StudyFiles) -> None:
+    study = with_gain(built, 0.04, 0.01, 0.07)
+    far = FusionFiles(controls=control("confounders_only", 0.52))
+    by_traits = conclude(replace(confounded(study, "ct", "cxr", "cough"), fusion=far))
+    assert all(s.rule != "shortcuts" for s in by_traits.statements)
+    by_site = confounded(study, "ct", "cxr", "cough", id="confounding.source")
+    found = conclude(replace(by_site, fusion=far))
+    assert tone(found, "shortcuts") == "against"
+    assert "CXR by source alone 0.98" in text(found, "shortcuts")
+    assert "no evidence" in found.verdict
+
+
+def test_one_modality_with_a_shortcut_is_a_note(built: StudyFiles) -> None:
+    found = conclude(confounded(built, "cxr"))
+    assert tone(found, "shortcuts") == "note"
+    assert "cough" not in text(found, "shortcuts")
+
+
+def test_counts_of_the_audit_are_no_auc(built: StudyFiles) -> None:
+    study = confounded(built, "ct", "cxr", "cough")
+    assert study.audit is not None
+    weak = tuple(replace(check, value=0.55) for check in study.audit.checks)
+    counts = tuple(replace(check, id="support", value=41.0) for check in study.audit.checks)
+    study = replace(study, audit=replace(study.audit, checks=weak + counts))
+    assert all(s.rule != "shortcuts" for s in conclude(study).statements)
+
+
+@pytest.mark.parametrize("half_width", [0.6, np.nan])
+def test_confounders_of_a_wide_interval_clear_nothing(built: StudyFiles, half_width: float) -> None:
+    controls = control("confounders_only", 0.52, half_width=half_width)
+    found = conclude(replace(built, fusion=FusionFiles(controls=controls)))
+    assert tone(found, "confounders_only") == "note"
+    assert "Too little is known" in text(found, "confounders_only")
+
+
+def test_a_noise_control_without_a_value_says_nothing(built: StudyFiles) -> None:
+    files = FusionFiles(controls=control("noise_modality", np.nan))
+    found = conclude(replace(built, fusion=files))
+    assert all(s.rule != "noise" for s in found.statements)
+    assert all("nan" not in s.text for s in found.statements)
+
+
+def made(*rows: tuple[str, str, float, float, float]) -> pd.DataFrame:
+    """Rows of `controls.csv` by the model."""
+    columns = ["modality", "control", "value", "low", "high"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.assign(method="model", metric="roc_auc", n_patients=100, detail="")
+
+
+def test_models_that_need_no_lungs_end_every_claim(built: StudyFiles) -> None:
+    study = with_gain(built, 0.04, 0.01, 0.07)
+    seen = [(m, "none", 0.90, 0.85, 0.95) for m in ("ct", "cxr", "cough")]
+    blind = [("ct", "lungs_blanked"), ("cxr", "border_only"), ("cough", "between_coughs")]
+    left = [(m, what, 0.89, 0.83, 0.94) for m, what in blind]
+    found = conclude(replace(study, controls=made(*seen, *left)))
+    assert tone(found, "content") == "against"
+    assert "CXR 0.89 instead of 0.90 (borders only, the model)" in text(found, "content")
+    assert "no evidence that disease was recognised" in found.verdict
+    found = conclude(replace(study, controls=made(*seen, left[0])))
+    assert tone(found, "content") == "note"
+    assert "no evidence" not in found.verdict
+    for value, low in ((0.70, 0.60), (0.88, 0.45), (np.nan, np.nan)):
+        gone = ("ct", "lungs_blanked", value, low, 0.95)
+        found = conclude(replace(study, controls=made(*seen, gone)))
+        assert all(s.rule != "content" for s in found.statements)
+
+
+def test_what_matching_takes_away_is_said(built: StudyFiles) -> None:
+    rows = [("cough", "matched on site", 0.49, 0.42, 0.55), ("ct", "matched on", np.nan, 0, 0)]
+    rows.append(("cxr", "matched on age", 0.80, 0.70, 0.88))
+    found = conclude(replace(built, controls=made(*rows)))
+    assert tone(found, "matched") == "note"
+    assert "cough matched on site 0.49 [0.42, 0.55]. That may be chance" in text(found, "matched")
+    assert "CXR" not in text(found, "matched")
+
+
+def test_power_statement_and_conclusion_speak_of_one_claim(tmp_path: Path) -> None:
+    study = read_study(make_study(tmp_path / "study"))
+    gains = study.metrics[study.metrics["metric"] == "roc_auc_difference"].to_dict("records")
+    # The rule that did best is another one.
+    best = [{**row, "value": 0.4 if row["method"] == "mean" else 0.01} for row in gains]
+    found = power_statement(study.predictions, best, "covid19", None)
+    claim, fused = found["claim"], headline(study).fused
+    assert fused is not None
+    assert (claim["subset"], claim["method"]) == (fused.subset, fused.method)
+
+
+def test_a_fusion_by_a_rule_that_nobody_named_is_no_single_modality(built: StudyFiles) -> None:
+    metrics = built.metrics[~built.metrics["subset"].str.contains("+", regex=False)]
+    found = conclude(replace(built, metrics=metrics, controls=None))
+    assert found.verdict == "No fusion was tested by a rule that was named beforehand."
+
+
+def test_true_pairs_that_were_not_used_are_not_denied(built: StudyFiles) -> None:
+    assert "No patient here has more than one" in text(conclude(built), "pairing")
+    assert built.manifest is not None
+    some = built.manifest.copy()
+    rows = [some.index[some["modality"] == m][0] for m in ("ct", "cxr")]
+    some.loc[rows, "patient_id"] = "covid-ct:both"
+    found = conclude(replace(built, manifest=some))
+    assert "Only 1 patient has more than one modality." in text(found, "pairing")
 
 
 def test_accepted_leaks_end_every_claim(tmp_path: Path) -> None:

@@ -37,9 +37,9 @@ def test_headline_is_the_rule_named_in_advance_not_the_best(study_copy: Path) ->
 
 @pytest.mark.parametrize(
     ("gain", "words"),
-    [((0.04, 0.01, 0.07), "a difference of +0.04 [+0.01, +0.07] on the same patients"),
-     ((0.02, -0.01, 0.05), "a difference of +0.02 [−0.01, +0.05] that may be chance"),
-     ((-0.03, -0.06, -0.01), "a difference of −0.03 [−0.06, −0.01] on the same patients")],
+    [((0.04, 0.01, 0.07), "a difference of +0.040 [+0.010, +0.070] on the same patients"),
+     ((0.02, -0.01, 0.05), "a difference of +0.020 [−0.010, +0.050] that may be chance"),
+     ((-0.03, -0.06, -0.01), "a difference of −0.030 [−0.060, −0.010] on the same patients")],
 )  # fmt: skip
 def test_answer_states_the_paired_difference(
     study_copy: Path, gain: tuple[float, float, float], words: str

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from pulmofuse.evaluation.claim import claimed
 from pulmofuse.evaluation.comparison import AUC_DIFFERENCE
 from pulmofuse.evaluation.power import (
     DifferenceVariance,
@@ -18,7 +19,7 @@ from pulmofuse.evaluation.power import (
 )
 from pulmofuse.evaluation.tables import UNIMODAL, Row
 from pulmofuse.schema import SUBSET_JOIN, Split
-from pulmofuse.statistics import ALPHA, POWER, weighted_auc
+from pulmofuse.statistics import ALPHA, POWER
 
 #: Powers that are planned for: the conventional one, and a stricter one of clinical trials.
 POWERS = (POWER, 0.90)
@@ -67,8 +68,8 @@ def power_statement(
 ) -> dict[str, Any]:
     """What it would take to show the gain that a study claims; the content of `power.json`.
 
-    The claim is that of the fusion with the highest AUC on validation: to choose it on test would
-    flatter it. The gains of all fusions are compared, so Holm's m is their number.
+    The claim is that of the fusion that was named beforehand (`evaluation.claim`), as in the
+    report. The gains of all fusions are compared, so Holm's m is their number.
 
     Args:
         predictions: as `predictions.parquet`, of two classes.
@@ -78,13 +79,17 @@ def power_statement(
 
     Returns:
         JSON values; docs/power.md explains the keys. `claimed` is false, and nothing is computed,
-        where there is no fusion, no gain, or no test set that could show a variance.
+        where there is no fusion, none that was named beforehand, no gain, or no test set that
+        could show a variance.
     """
     rows = [row for row in gains if row["metric"] == AUC_DIFFERENCE and row["value"] is not None]
     described = None if frame is None else _described(frame)
     if not rows:
         return _nothing("The study compares no fusion with a single modality.", described)
-    claim = max(rows, key=lambda row: _validation_auc(predictions, row, positive))
+    named = claimed((row["subset"], row["method"]) for row in rows)
+    if named is None:
+        return _nothing("The study fuses by no rule that was named beforehand.", described)
+    claim = next(row for row in rows if (row["subset"], row["method"]) == named)
     pairs = _paired_scores(predictions, claim, positive)
     counts = pairs["positive"].value_counts().reindex([True, False], fill_value=0)
     if counts.min() < 2:
@@ -206,7 +211,8 @@ class _Planned:
         modalities = str(self.claim["subset"]).replace(SUBSET_JOIN, " and ")
         low = self.claim["low"]
         shown = low is not None and low > 0
-        start = "The study claims a gain" if shown else "The gain may be chance"
+        # Whether the gain stands after Holm is for the paired tests to say.
+        start = "A gain was measured" if shown else "The gain may be chance"
         text = (
             f"{start}: {_claim(self.claim)}; to show one of that size with {POWER:.0%} power at"
             f" alpha {ALPHA:.2g} takes {pairs:,} patients who each have {modalities}"
@@ -293,11 +299,9 @@ def _described(frame: Frame) -> dict[str, Any]:
     return {**asdict(frame), "usable": frame.usable, "prevalence": frame.prevalence}
 
 
-def _of(
-    predictions: pd.DataFrame, row: Row, subset: str, method: str, split: Split
-) -> pd.DataFrame:
-    """Rows of one subset and method, of real or of simulated patients as `row` is."""
-    wanted = {"subset": subset, "method": method, "split": split.value}
+def _of(predictions: pd.DataFrame, row: Row, subset: str, method: str) -> pd.DataFrame:
+    """Test rows of one subset and method, of real or of simulated patients as `row` is."""
+    wanted = {"subset": subset, "method": method, "split": Split.TEST.value}
     kept = predictions["simulated"].to_numpy() == bool(row["simulated"])
     for column, value in wanted.items():
         kept = kept & (predictions[column] == value).to_numpy()
@@ -305,18 +309,11 @@ def _of(
     return found
 
 
-def _validation_auc(predictions: pd.DataFrame, row: Row, positive: str) -> float:
-    """AUC of a fusion on validation patients; -1 where it is undefined."""
-    val = _of(predictions, row, row["subset"], row["method"], Split.VAL)
-    auc = float(weighted_auc(val["y_true"] == positive, val[f"p_{positive}"]))
-    return auc if math.isfinite(auc) else -1.0
-
-
 def _paired_scores(predictions: pd.DataFrame, row: Row, positive: str) -> pd.DataFrame:
     """`positive`, `first` (the fusion) and `second` (the modality alone) of the test patients."""
     keys = ["patient_id", "y_true"]
-    first = _of(predictions, row, row["subset"], row["method"], Split.TEST)
-    second = _of(predictions, row, row["against"], UNIMODAL, Split.TEST)
+    first = _of(predictions, row, row["subset"], row["method"])
+    second = _of(predictions, row, row["against"], UNIMODAL)
     p = f"p_{positive}"
     both = first[[*keys, p]].merge(second[[*keys, p]], on=keys, suffixes=("_first", "_second"))
     return pd.DataFrame(

@@ -7,30 +7,25 @@ verdict is the gravest of what they found. No rule ever says that a model is fit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 
-from pulmofuse.report.doubts import accepted_leaks
+from pulmofuse.report.doubts import accepted_leaks, known_pairs
 from pulmofuse.report.fusion_files import FusionFiles
-from pulmofuse.report.limits import suspicions
 from pulmofuse.report.names import (
     method_title,
     number,
-    signed,
     subset_in_words,
     with_interval,
 )
 from pulmofuse.report.results import Headline, headline
+from pulmofuse.report.shortcut_rules import SHORTCUT_RULES
+from pulmofuse.report.statements import CHANCE, Rule, Statement, figures, row_of, rows_of
 from pulmofuse.report.study_files import StudyFiles
 
 #: Level of the paired tests, after Holm over all comparisons of the study.
 LEVEL = 0.05
-
-#: Confounders whose fusion comes as near as this to the real one explain it: half the width of the
-#: interval of an AUC of .9 on about 200 patients.
-NEAR = 0.03
 
 #: A noise modality that costs more says that the rule believes whatever it is given.
 NOISE_COST = 0.01
@@ -39,23 +34,6 @@ NOISE_COST = 0.01
 #: the sense of Cohen 1988.
 MODERATE_RHO = 0.3
 
-CHANCE = 0.5
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One thing that the figures say.
-
-    Attributes:
-        rule: name of the rule that made it.
-        tone: "for" supports the study's claim, "against" speaks against it, "note" does neither.
-        text: a sentence or two.
-    """
-
-    rule: str
-    tone: str
-    text: str
-
 
 @dataclass(frozen=True)
 class Conclusion:
@@ -63,9 +41,6 @@ class Conclusion:
 
     verdict: str
     statements: tuple[Statement, ...]
-
-
-_Rule = Callable[[StudyFiles, Headline, FusionFiles], Statement | None]
 
 
 def conclude(study: StudyFiles) -> Conclusion:
@@ -83,17 +58,21 @@ def _verdict(study: StudyFiles, head: Headline, statements: tuple[Statement, ...
         (not head.scores, "Nothing can be concluded: the study holds no AUC on its test split."),
         (bool(accepted_leaks(study)), "Nothing can be concluded: leaks were found and accepted."),
         (
-            bool(against & {"confounders_only", "shortcuts"}),
+            bool(against & {"confounders_only", "shortcuts", "content"}),
             "These figures are no evidence that disease was recognised: what has nothing to do with"
             " disease tells the classes as well or nearly so.",
         ),
-        (head.fused is None, "One modality was tested; what fusion is worth was not asked."),
+        (
+            head.fused is None and len(head.singles) < 2,
+            "One modality was tested; what fusion is worth was not asked.",
+        ),
+        (head.fused is None, "No fusion was tested by a rule that was named beforehand."),
         (not gains, "No gain of fusion over the best single modality is shown."),
         (
             study.simulated,
             "Fusion gains over the best single modality if the modalities are independent given the"
-            " class; whether real patients gain was not tested, for none has more than one modality"
-            " here.",
+            " class; whether real patients gain was not tested, for the fused patients are"
+            " simulated.",
         ),
         (
             bool(study.about.truth),
@@ -156,106 +135,83 @@ def _methods(study: StudyFiles, head: Headline, files: FusionFiles) -> Statement
         if 0 < len(sure) < len(head.gains)
         else ""
     )
+    gain = "gain" if len(sure) > 1 else "gains"
     text = (
-        f"Of {len(head.gains)} ways to fuse, {len(sure) or 'none'}{names} gain over {against} with"
-        " an interval above zero."
+        f"Of {len(head.gains)} ways to fuse, {len(sure) or 'none'}{names} {gain} over {against}"
+        " with an interval above zero."
     )
     return Statement("methods", "note", text)
-
-
-def _shortcuts(study: StudyFiles, head: Headline, files: FusionFiles) -> Statement | None:
-    if not files.controls.empty and _confounders(head, files) is not None:
-        return None  # the sharper rule speaks
-    doubted = {s: why for s, why in suspicions(study).items() if "+" not in s}
-    shown = {s.subset: s.value for s in head.singles}
-    near = {}
-    for check in study.audit.checks if study.audit else ():
-        if check.modality in doubted and check.value is not None:
-            reached = shown.get(check.modality)
-            if reached is not None and check.value >= reached - NEAR:
-                near[check.modality] = check.value
-    if not near:
-        return None
-    parts = [f"{subset_in_words(m)} {number(v)}" for m, v in near.items()]
-    whole = len(near) == len(head.singles)
-    text = (
-        f"Acquisition traits alone come as near to the label as the models do: {', '.join(parts)}."
-    )
-    return Statement("shortcuts", "against" if whole else "note", text)
-
-
-def _confounders(head: Headline, files: FusionFiles) -> tuple[float, float, float] | None:
-    """AUC of the fusion of confounders alone, with its interval."""
-    if head.fused is None:
-        return None
-    row = _row(
-        files.controls,
-        control="confounders_only",
-        subset=head.fused.subset,
-        method=head.fused.method,
-        metric="roc_auc",
-    )
-    return None if row is None else (float(row["value"]), float(row["low"]), float(row["high"]))
-
-
-def _confounders_only(study: StudyFiles, head: Headline, files: FusionFiles) -> Statement | None:  # noqa: ARG001
-    found = _confounders(head, files)
-    if found is None or head.fused is None:
-        return None
-    text = (
-        "Fused by the same rule, acquisition traits alone (no pixel of disease) reach AUC"
-        f" {with_interval(*found)}, the models {head.fused.text}."
-    )
-    if found[0] >= head.fused.value - NEAR:
-        return Statement("confounders_only", "against", text)
-    if not math.isfinite(found[0]):
-        return None
-    if math.isfinite(found[1]) and found[1] > CHANCE:
-        return Statement("confounders_only", "note", f"{text} Part of the figure may be theirs.")
-    return Statement("confounders_only", "for", text)
 
 
 def _noise(study: StudyFiles, head: Headline, files: FusionFiles) -> Statement | None:  # noqa: ARG001
     if head.fused is None:
         return None
-    rows = _rows(
-        files.controls, control="noise_modality", method=head.fused.method, metric="roc_auc"
-    )
-    rows = rows[rows["subset"] == head.fused.subset] if not rows.empty else rows
-    if rows.empty:
+    fused = {"subset": head.fused.subset, "method": head.fused.method}
+    row = row_of(files.controls, control="noise_modality", metric="roc_auc", **fused)
+    cost = math.nan if row is None else float(row["against"]) - float(row["value"])
+    if not math.isfinite(cost):
         return None
-    cost = float(rows.iloc[0]["against"]) - float(rows.iloc[0]["value"])
-    text = f"A modality of pure noise, added to the fusion, costs {signed(cost, 3)} of AUC"
+    does = "costs" if cost >= 0 else "gains"
+    text = f"A modality of pure noise, added to the fusion, {does} {number(abs(cost), 3)} of AUC"
     if cost > NOISE_COST:
         return Statement("noise", "against", f"{text}: the rule trusts what knows nothing.")
     return Statement("noise", "note", f"{text}.")
 
 
 def _dependence(study: StudyFiles, head: Headline, files: FusionFiles) -> Statement | None:
-    if head.fused is None or files.dependence.empty or head.baseline is None:
+    if head.fused is None:
         return None
-    rows = _rows(files.dependence, subset=head.fused.subset, metric="roc_auc", weight_rule="one")
+    rows = rows_of(files.dependence, subset=head.fused.subset, metric="roc_auc", weight_rule="one")
+    rows = rows if rows.empty else rows[rows["value"].notna()].sort_values("rho")
     if rows.empty:
         return None
-    rows = rows.sort_values("rho")
-    at = rows.iloc[(rows["rho"] - MODERATE_RHO).abs().argmin()]
+    row = row_of(files.controls, control="dependence", subset=head.fused.subset, metric="rho")
+    measured = None if row is None else figures(row)
     worst = rows.iloc[-1]
+    beyond = rows[rows["rho"] >= _looked_at(measured)]
+    at = worst if beyond.empty else beyond.iloc[0]
     text = (
         f"If the modalities correlated by {number(float(at['rho']), 1)} given the class, the"
-        f" fusion would reach AUC {number(float(at['value']))}, and {number(float(worst['value']))}"
-        f" at {number(float(worst['rho']), 1)}, against {number(head.baseline.value)} for"
-        f" {subset_in_words(head.baseline.subset)} alone."
+        f" fusion would reach AUC {number(float(at['value']), 3)}"
     )
+    if worst["rho"] > at["rho"]:
+        text += f", and {number(float(worst['value']), 3)} at {number(float(worst['rho']), 1)}"
+    # The best modality by itself on the very patients of the curve, who are the same at every rho.
+    best = float(at.get("best_value", math.nan))
+    if math.isfinite(best):
+        alone = subset_in_words(str(at["best_modality"]))
+        text += f", against {number(best, 3)} for {alone} alone on the same patients"
+    text += f". {_known_of_dependence(study, measured, asked=row is not None)}"
+    lost = float(at["value"]) <= best
+    return Statement("dependence", "against" if lost else "note", text.strip())
+
+
+def _looked_at(measured: tuple[float, float, float] | None) -> float:
+    """`MODERATE_RHO`, or the correlation nearest to it that the true pairs leave possible."""
+    if measured is None or not all(map(math.isfinite, measured)):
+        return MODERATE_RHO
+    _, low, high = measured
+    return min(max(MODERATE_RHO, low), high)
+
+
+def _known_of_dependence(
+    study: StudyFiles, measured: tuple[float, float, float] | None, *, asked: bool
+) -> str:
+    """What the data say of the correlation itself."""
+    if measured is not None:
+        figure = with_interval(*measured).replace("-", "−")
+        return f"In the true pairs of validation they correlate by {figure}."
+    if asked:
+        return "The true pairs of validation are too few to say how much they do."
     if study.simulated:
-        text += " The data cannot say how much they correlate in real patients."
-    lost = float(at["value"]) <= head.baseline.value
-    return Statement("dependence", "against" if lost else "note", text)
+        return "The data cannot say how much they correlate in real patients."
+    return ""
 
 
 def _shares(study: StudyFiles, head: Headline, files: FusionFiles) -> Statement | None:  # noqa: ARG001
     if head.fused is None:
         return None
-    rows = _rows(files.shares, method=head.fused.method, metric="roc_auc")
+    rows = rows_of(files.shares, method=head.fused.method, metric="roc_auc")
     if rows.empty or rows["share"].isna().any():
         return None
     parts = [
@@ -275,8 +231,9 @@ def _pairing(study: StudyFiles, head: Headline, files: FusionFiles) -> Statement
     if not study.simulated or head.fused is None:
         return None
     text = (
-        "No patient here has more than one modality. The fused patients are simulated from people"
-        " of one class, which makes their errors independent and so flatters every fusion."
+        f"{known_pairs(study) or 'No patient here has more than one modality.'} The fused patients"
+        " are simulated from people of one class, which makes their errors independent: that"
+        " flatters fusion if real errors go together."
     )
     return Statement("pairing", "against", text)
 
@@ -289,35 +246,19 @@ def p_value(p: float) -> str:
 
 
 def _p_holm(comparisons: pd.DataFrame, subset: str, method: str, against: str) -> float | None:
-    row = _row(comparisons, metric="roc_auc", subset_a=subset, method_a=method, subset_b=against)
+    row = row_of(comparisons, metric="roc_auc", subset_a=subset, method_a=method, subset_b=against)
     if row is None or pd.isna(row.get("p_holm")):
         return None
     return float(row["p_holm"])
 
 
-def _rows(frame: pd.DataFrame, **wanted: str) -> pd.DataFrame:
-    """Rows of a table whose columns have these values; none where a column is missing."""
-    if frame.empty or any(name not in frame for name in wanted):
-        return pd.DataFrame()
-    keep = pd.Series(True, index=frame.index)
-    for name, value in wanted.items():
-        keep &= frame[name] == value
-    return frame[keep]
-
-
-def _row(frame: pd.DataFrame, **wanted: str) -> pd.Series | None:
-    rows = _rows(frame, **wanted)
-    return None if rows.empty else rows.iloc[0]
-
-
 #: In the order in which they are read.
-RULES: tuple[_Rule, ...] = (
+RULES: tuple[Rule, ...] = (
     _leaks,
     _alone,
     _gain,
     _methods,
-    _confounders_only,
-    _shortcuts,
+    *SHORTCUT_RULES,
     _noise,
     _dependence,
     _shares,

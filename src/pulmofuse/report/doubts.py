@@ -113,6 +113,19 @@ def pairing(study: StudyFiles) -> str:
     return "paired" if accepted_leaks(study) else "truly paired"
 
 
+def known_pairs(study: StudyFiles) -> str:
+    """How many patients the manifest knows more than one modality of, used or not; "" for none."""
+    if study.manifest is None:
+        return ""
+    pairs = study.manifest[["patient_id", "modality"]].drop_duplicates()
+    n = int((pairs["patient_id"].value_counts() > 1).sum())
+    return (
+        f"Only {n:,} {'patient has' if n == 1 else 'patients have'} more than one modality."
+        if n
+        else ""
+    )
+
+
 def pairing_chip(study: StudyFiles) -> str:
     """The same for the head of the report."""
     kind = pairing(study)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pulmofuse.curation.confounding import SAME_AUC, feature_words
+from pulmofuse.report.doubts import known_pairs
 from pulmofuse.report.names import (
     method_title,
     number,
@@ -35,6 +36,8 @@ CHECK_TITLES: dict[str, str] = {
 }
 
 
+_UNKNOWN = "These data do not say which CT, CXR and cough belong to one person."
+
 #: What tells the classes apart where no single feature does.
 _TOGETHER = {
     "confounding.source": "source and site",
@@ -62,7 +65,7 @@ def suspicions(study: StudyFiles) -> dict[str, str]:
     found: dict[str, str] = {}
     for check in _confounded(study):
         strength = with_interval(check.value, check.low, check.high)
-        found.setdefault(check.modality, f"{_teller(check)}: {strength}")
+        found.setdefault(check.modality, f"{teller(check)}: {strength}")
     fused = headline(study).fused
     inherited = [m for m in fused.subset.split(SUBSET_JOIN) if m in found] if fused else []
     if fused is not None and inherited:
@@ -93,7 +96,13 @@ def limits(study: StudyFiles) -> list[Limit]:
     return found
 
 
-def _teller(check: Check) -> str:
+def is_shortcut(check: Check) -> bool:
+    """Whether a shortcut was measured and found; what could not be measured accuses nobody."""
+    found = check.verdict in {"warn", "fail"} and check.value is not None
+    return found and check.id.startswith("confounding.")
+
+
+def teller(check: Check) -> str:
     """What tells the classes apart: the one feature that does it alone, or what the id asks of."""
     best = max(check.table, key=lambda row: row["auc_alone"], default=None)
     if best is None:
@@ -104,12 +113,7 @@ def _teller(check: Check) -> str:
 
 
 def _confounded(study: StudyFiles) -> list[Check]:
-    """Shortcuts that were measured; what could not be measured accuses nobody."""
-    return [
-        check
-        for check in _spoken(study)
-        if check.id.startswith("confounding.") and check.value is not None
-    ]
+    return [check for check in _spoken(study) if is_shortcut(check)]
 
 
 def _spoken(study: StudyFiles) -> list[Check]:
@@ -123,10 +127,10 @@ def _simulation(study: StudyFiles) -> list[Limit]:
     return [
         Limit(
             "The patients are simulated",
-            "These data do not say which CT, CXR and cough belong to one person. Recordings of"
-            " different people of one class and split were joined. Their errors are therefore"
-            " independent given the class; in one real patient they are not. The gain of fusion"
-            " shown here is what the rule makes of independent evidence, not a clinical gain.",
+            f"{known_pairs(study) or _UNKNOWN} Recordings of different people of one class and"
+            " split were joined. Their errors are therefore independent given the class; in one"
+            " real patient they need not be. What fusion gains here, if anything, is what the rule"
+            " makes of independent evidence, not a clinical gain.",
         )
     ]
 
@@ -188,7 +192,8 @@ def _size(study: StudyFiles) -> list[Limit]:
     wide = [s for s in head.scores if s.high - s.low >= _WIDE_INTERVAL]
     if not wide:
         return []
-    parts = [f"{s.title} {number(s.high - s.low)} ({s.n_patients} patients)" for s in wide]
+    kind = "simulated patients" if study.simulated else "patients"
+    parts = [f"{s.title} {number(s.high - s.low)} ({s.n_patients} {kind})" for s in wide]
     return [
         Limit(
             "The test set is small",

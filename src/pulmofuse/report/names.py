@@ -45,10 +45,6 @@ METHOD_TITLES: dict[str, str] = {
 #: Begins the name of the training curve of a feature-level fusion; its method follows.
 FUSION_CURVE = "fusion_"
 
-#: The rule of the headline, named before any result: log-odds needs no pairs and no tuning.
-#: The others stand in only where it was not run. Choosing the best on the test set would flatter.
-HEADLINE_METHODS: tuple[str, ...] = ("log_odds", "weighted_mean", "mean", "gated_attention")
-
 CLASS_TITLES: dict[str, str] = {
     Label.COVID19: "COVID-19",
     Label.NOT_COVID19: "not COVID-19",

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from pulmofuse.evaluation.claim import claimed
 from pulmofuse.report.doubts import pairing
 from pulmofuse.report.names import (
-    HEADLINE_METHODS,
     METHOD_TITLES,
     METRICS,
     Metric,
@@ -34,6 +34,7 @@ from pulmofuse.schema import SUBSET_JOIN, Modality, Split
 
 _HEADLINE_METRIC = "roc_auc"
 _GAIN_METRIC = "roc_auc_difference"
+_GAIN_DECIMALS = 3
 _PER_FILE = "per_record"
 _ORDER = [m.value for m in Modality]
 
@@ -111,9 +112,11 @@ class Gain:
     @property
     def text(self) -> str:
         """The difference with its interval."""
-        text = signed(self.value)
+        # One decimal more than an AUC: "0.99 against 0.99, a difference of +0.01" reads as a slip.
+        text = signed(self.value, _GAIN_DECIMALS)
         known = math.isfinite(self.low) and math.isfinite(self.high)
-        return f"{text} [{signed(self.low)}, {signed(self.high)}]" if known else text
+        ends = f"{signed(self.low, _GAIN_DECIMALS)}, {signed(self.high, _GAIN_DECIMALS)}"
+        return f"{text} [{ends}]" if known else text
 
     @property
     def may_be_chance(self) -> bool:
@@ -181,19 +184,15 @@ def scores(study: StudyFiles) -> list[Score]:
 
 
 def headline(study: StudyFiles) -> Headline:
-    """Each modality alone, and the largest subset fused by the rule named in advance."""
+    """Each modality alone, and the fusion that the study claims: see `evaluation.claim`."""
     found = scores(study)
     singles: dict[str, Score] = {}
     for score in found:
         # "unimodal" sorts after "per_record" and replaces it: the same patients as the fusion.
         if not is_fusion(score.subset):
             singles[score.subset] = score
-    fusions = [s for s in found if is_fusion(s.subset) and s.method in HEADLINE_METHODS]
-    fused = max(
-        fusions,
-        key=lambda s: (subset_order(s.subset)[0], -HEADLINE_METHODS.index(s.method)),
-        default=None,
-    )
+    claim = claimed((s.subset, s.method) for s in found)
+    fused = next((s for s in found if (s.subset, s.method) == claim), None)
     return Headline(tuple(singles.values()), fused, _gains(study, fused))
 
 

@@ -65,6 +65,7 @@ def _context(study: StudyFiles) -> dict[str, Any]:
         "answer": answer(study),
         "headline": head,
         "suspicions": suspicions(study),
+        "known_pairs": doubts.known_pairs(study),
         "limits": limits(study),
         "conclusion": conclude(study),
         "compared": fusion_charts.compared(study),
