@@ -322,3 +322,80 @@ def test_answers_of_the_page_stand_in_the_audit_trail(
     key_id = site.trail.authenticate(site.key)
     assert key_id is not None
     assert site.trail.prediction(key_id, identity) is not None
+
+
+#: Answers of the service wait in `held` until a test lets them go.
+HOLD = """
+window.held = [];
+const real = window.fetch;
+window.fetch = async (...asked) => {
+  const answer = await real(...asked);
+  await new Promise((go) => window.held.push(go));
+  return answer;
+};
+"""
+
+
+class TestTheAnswerBelongsToWhatIsGiven:
+    """No probabilities of one patient beside the file of another, on paper neither."""
+
+    def hold(self, page: Page, n: int) -> None:
+        page.until(lambda: page.driver.execute_script("return held.length") == n)
+
+    def release(self, page: Page, which: int) -> None:
+        # What follows an answer in the page is over when the macrotask after it runs.
+        page.driver.execute_async_script(
+            "held[arguments[0]](); setTimeout(arguments[1], 100);", which
+        )
+
+    @pytest.mark.parametrize("how", ["replaced", "removed"])
+    def test_another_file_takes_it_away(
+        self, page: Page, files: dict[str, Path], tmp_path: Path, how: str
+    ) -> None:
+        page.give("cxr", files["cxr"])
+        page.ask()
+        if how == "replaced":
+            other = tmp_path / "other.png"
+            other.write_bytes(material.cxr(7))
+            page.give("cxr", other)
+        else:
+            page.driver.execute_script("document.querySelector('.full .tools button').click()")
+        page.until(lambda: not page.find("#answer").is_displayed())
+
+    def test_an_answer_for_a_file_that_is_gone_is_dropped(
+        self, page: Page, files: dict[str, Path]
+    ) -> None:
+        page.driver.execute_script(HOLD)
+        page.give("cxr", files["cxr"])
+        page.find("#go").click()
+        self.hold(page, 1)
+        page.give("cxr", files["ct"])
+        self.release(page, 0)
+        assert not page.find("#answer").is_displayed()
+        assert page.find("#go").is_enabled()
+        assert page.text("#busy") == ""
+
+    def test_an_older_answer_does_not_replace_a_newer_one(
+        self, page: Page, files: dict[str, Path]
+    ) -> None:
+        page.driver.execute_script(HOLD)
+        page.give("ct", files["ct"])
+        page.give("cxr", files["cxr"])
+        page.find("#go").click()
+        self.hold(page, 1)
+        page.find("#out-ct").click()
+        self.hold(page, 2)
+        self.release(page, 1)
+        newest = "from Chest X-ray. Left out: CT."
+        page.until(lambda: newest in page.text("#headline"))
+        self.release(page, 0)
+        assert newest in page.text("#headline")
+
+    def test_leaving_out_all_there_is_takes_it_away(
+        self, page: Page, files: dict[str, Path]
+    ) -> None:
+        page.give("cxr", files["cxr"])
+        page.ask()
+        page.find("#out-cxr").click()
+        page.until(lambda: not page.find("#answer").is_displayed())
+        assert not page.find("#go").is_enabled()

@@ -5,6 +5,9 @@ import { Slot } from "./slots.js";
 
 let model = null;
 let slots = [];
+// Number of the newest question: an answer to an older one is dropped.
+let question = 0;
+let waiting = false;
 
 const used = () => slots.filter((slot) => slot.file && !slot.leftOut);
 
@@ -13,10 +16,20 @@ function refresh() {
   byId("fault").replaceChildren();
 }
 
-/** Where an answer stands already, leaving a modality out or taking it back asks again at once. */
-function leaveOut() {
+/** What was answered, or is being asked, is not about what is given now. */
+function forget() {
+  question += 1;
+  waiting = false;
+  byId("busy").textContent = "";
+  byId("answer").hidden = true;
   refresh();
-  if (!byId("answer").hidden && used().length) byId("ask").requestSubmit();
+}
+
+/** Where an answer stands or is on its way, leaving a modality out or taking it back asks again. */
+function leaveOut() {
+  const again = waiting || !byId("answer").hidden;
+  if (again && used().length) byId("ask").requestSubmit();
+  else forget();
 }
 
 /** Show a fault, with what to do about it. */
@@ -52,7 +65,7 @@ async function begin() {
   byId("ask").hidden = false;
   byId("study").textContent = model.question || model.study;
   byId("version").textContent = `Pulmofuse ${model.version}, model ${model.study}.`;
-  slots = model.modalities.map((modality) => new Slot(modality, refresh, complain, leaveOut));
+  slots = model.modalities.map((modality) => new Slot(modality, forget, complain, leaveOut));
   byId("slots").replaceChildren(...slots.map((slot) => slot.node));
   byId("method").replaceChildren(
     ...model.methods.map((name) => element("option", { value: name }, readable(name))),
@@ -65,6 +78,9 @@ async function begin() {
 async function submit(event) {
   event.preventDefault();
   const chosen = used();
+  const leftOut = slots.filter((slot) => slot.file && slot.leftOut).map((slot) => slot.modality);
+  const mine = (question += 1);
+  waiting = true;
   const share = Number.parseFloat(byId("prevalence").value) / 100;
   byId("go").disabled = true;
   byId("fault").replaceChildren();
@@ -75,15 +91,20 @@ async function submit(event) {
       method: byId("method").value,
       prevalence: Number.isFinite(share) ? share : undefined,
     });
-    show(answer, model, slots.filter((slot) => slot.file && slot.leftOut).map((slot) => slot.modality));
+    if (mine !== question) return;
+    show(answer, model, leftOut);
     byId("answer-title").focus();
   } catch (fault) {
     if (!(fault instanceof Refusal)) throw fault;
+    if (mine !== question) return;
     byId("answer").hidden = true;
     complain(fault);
   } finally {
-    byId("busy").textContent = "";
-    byId("go").disabled = used().length === 0;
+    if (mine === question) {
+      waiting = false;
+      byId("busy").textContent = "";
+      byId("go").disabled = used().length === 0;
+    }
   }
 }
 
@@ -93,7 +114,6 @@ byId("ask").addEventListener("submit", submit);
 byId("print").addEventListener("click", () => window.print());
 byId("clear").addEventListener("click", () => {
   slots.forEach((slot) => slot.put(null));
-  byId("answer").hidden = true;
   byId("prevalence").value = "";
 });
 byId("key-form").addEventListener("submit", (event) => {
