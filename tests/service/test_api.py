@@ -101,7 +101,9 @@ class TestPredict:
 
     def test_explanations_come_from_the_hook_and_are_not_stored(self, serve: Serve) -> None:
         def explain(model: Predictor, files: Any, answer: Any) -> Any:
-            return {m: [len(data), answer["predicted"]] for m, data in files.items()}
+            return {
+                m: [len(prepared.instances), answer["predicted"]] for m, prepared in files.items()
+            }
 
         served = serve(explain=explain)
         data = material.cxr()
@@ -111,7 +113,7 @@ class TestPredict:
             for _ in range(2)
         ]
 
-        assert answers[0]["explanations"] == {"cxr": [len(data), answers[0]["predicted"]]}
+        assert answers[0]["explanations"] == {"cxr": [1, answers[0]["predicted"]]}
         assert answers[1] == answers[0]
         stored = served.client.get(f"/v1/predictions/{answers[0]['id']}", headers=served.auth)
         assert stored.json()["explanations"] is None

@@ -250,6 +250,33 @@ class TestUnpacking:
         body = problem(served.predict({"cxr": material.cxr()}), 422, "unreadable-file")
         assert "more than are read here" in body["detail"]
 
+    def test_what_is_explained_is_read_within_them_and_once(
+        self, serve: Serve, predictor: Predictor
+    ) -> None:
+        read: list[int] = []
+
+        class Watched:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(predictor, name)
+
+            def prepare(self, *args: Any) -> Any:
+                with pytest.raises(UnreadableFile, match="more than are read here"):
+                    read_image(material.png(np.eye(97, dtype=np.uint8)), "one row too many")
+                read.append(1)
+                return predictor.prepare(*args)
+
+        def explain(_: object, files: Any, __: object) -> list[int]:
+            return [len(prepared.instances) for prepared in files.values()]
+
+        served = serve({"max_pixels": 9216}, predictor=Watched(), explain=explain)
+        asked = {"files": {"cxr": material.cxr()}, "data": {"explain": "true"}}
+        once = {"Idempotency-Key": "once"}
+        assert served.predict(**asked, headers=once).json()["explanations"] == [1]
+        assert len(read) == 1
+        # An answer that is given again is explained from a file that is read anew.
+        again = served.predict(**asked, headers=once)
+        assert (again.headers["idempotent-replayed"], len(read)) == ("true", 2)
+
     def test_a_bomb_is_refused_by_its_header(self, served: Served) -> None:
         head = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)
         chunk = b"IHDR" + head

@@ -10,10 +10,10 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -45,7 +45,12 @@ from pulmofuse.service.trail import Entry, Trail, Upload
 from pulmofuse.training import Inferred
 
 #: Explains an answer: predictor, files that were used, the answer as JSON values -> JSON values.
-Explain = Callable[[Predictor, Mapping[Modality, bytes], Mapping[str, Any]], Any]
+Explain = Callable[[Predictor, Mapping[Modality, Prepared], Mapping[str, Any]], Any]
+#: A file prepared, what its network says, and what the gate says.
+_Looked = tuple[Prepared, Inferred, list[GateRemark]]
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -161,12 +166,16 @@ class Answerer:
         text = await self._before(asked, key_id, request_sha256)
         replayed = text is not None
         if text is None:
-            entry = await self._predict(asked, key_id, over, hashes, request_sha256, begun)
+            looked = await _all(asked.used, lambda m, data: self._look(m, data, over))
+            prepared = {m: one for m, (one, _, _) in looked.items()}
+            entry = self._entry(asked, key_id, looked, hashes, request_sha256, begun)
             if over.is_set():
                 raise _out_of_time(self.settings.predict_timeout_s)
             text, replayed = await self._commit(entry)
+        elif asked.explain:
+            prepared = await _all(asked.used, lambda m, data: self._read(m, data, over))
         if asked.explain:
-            text = await self._explained(asked, text)
+            text = await self._explained(prepared, text)
         return Answered(text, replayed)
 
     async def _before(self, asked: Asked, key_id: str, request_sha256: str) -> str | None:
@@ -179,27 +188,16 @@ class Answerer:
             None if stored is None else _same(stored.request_sha256, request_sha256, stored.answer)
         )
 
-    async def _predict(
+    def _entry(
         self,
         asked: Asked,
         key_id: str,
-        over: threading.Event,
+        looked: Mapping[Modality, _Looked],
         hashes: Mapping[str, str],
         request_sha256: str,
         begun: float,
     ) -> Entry:
         """The prediction, and what the trail keeps of it."""
-        results = await asyncio.gather(
-            *(self._look(m, data, over) for m, data in asked.used.items()), return_exceptions=True
-        )
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        looked = {
-            m: r
-            for m, r in zip(asked.used, results, strict=True)
-            if not isinstance(r, BaseException)
-        }
         seen = {m: inferred for m, (_, inferred, _) in looked.items()}
         prediction = self.predictor.conclude(seen, asked.method, asked.prevalence)
         remarks = {m: _remarks(m, prepared) for m, (prepared, _, _) in looked.items()}
@@ -232,19 +230,14 @@ class Answerer:
             json.dumps(answer, allow_nan=False, ensure_ascii=False), uploads,
         )  # fmt: skip
 
-    async def _look(
-        self, modality: Modality, data: bytes, over: threading.Event
-    ) -> tuple[Prepared, Inferred, list[GateRemark]]:
+    async def _look(self, modality: Modality, data: bytes, over: threading.Event) -> _Looked:
         """One file, prepared, seen by its network, and what the input gate says of it.
 
         Raises:
             ProblemError: it cannot be read, or is not what the model was made for.
         """
         with self._batcher.coming(modality):
-            try:
-                prepared = await self._in_thread(self._prepare, modality, data, over)
-            except PulmofuseError as error:
-                raise _refusal(error, modality, data) from None
+            prepared = await self._read(modality, data, over)
         begun = time.perf_counter()
         inferred = await self._batcher.infer(modality, prepared)
         self.metrics.stages.labels("network").observe(time.perf_counter() - begun)
@@ -261,6 +254,18 @@ class Answerer:
                 modality=modality.value,
             )  # fmt: skip
         return prepared, inferred, said
+
+    async def _read(self, modality: Modality, data: bytes, over: threading.Event) -> Prepared:
+        """One file, prepared.
+
+        Raises:
+            ProblemError: it cannot be read.
+        """
+        try:
+            prepared: Prepared = await self._in_thread(self._prepare, modality, data, over)
+        except PulmofuseError as error:
+            raise _refusal(error, modality, data) from None
+        return prepared
 
     def _prepare(self, modality: Modality, data: bytes, over: threading.Event) -> Prepared:
         """Decode and normalise one file, within the service's bounds; in a thread."""
@@ -303,13 +308,13 @@ class Answerer:
         )  # fmt: skip
         return entry.answer, False
 
-    async def _explained(self, asked: Asked, text: str) -> str:
+    async def _explained(self, prepared: Mapping[Modality, Prepared], text: str) -> str:
         """The answer with explanations; these are pictures of the patient, and never stored."""
         assert self._explain is not None  # noqa: S101  # `_understand` refused it otherwise
         answer = json.loads(text)
         begun = time.perf_counter()
         answer["explanations"] = await self._in_thread(
-            self._explain, self.predictor, asked.used, answer
+            self._explain, self.predictor, prepared, answer
         )
         self.metrics.stages.labels("explain").observe(time.perf_counter() - begun)
         return json.dumps(answer, allow_nan=False, ensure_ascii=False)
@@ -336,6 +341,19 @@ def database_problem() -> ProblemError:
         503, "database-unavailable", "the database cannot be used at present",
         "send it again after the time in Retry-After", retry_after_s=5.0,
     )  # fmt: skip
+
+
+async def _all(
+    files: Mapping[Modality, bytes], look: Callable[[Modality, bytes], Awaitable[_T]]
+) -> dict[Modality, _T]:
+    """Look at all files at once; when all have ended, the first error there is, is raised."""
+    results = await asyncio.gather(
+        *(look(m, data) for m, data in files.items()), return_exceptions=True
+    )
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return dict(zip(files, cast("list[_T]", results), strict=True))
 
 
 def _hashes(files: Mapping[Modality, bytes]) -> dict[str, str]:
