@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
+import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -117,6 +119,53 @@ class TestPredict:
         assert answers[1] == answers[0]
         stored = served.client.get(f"/v1/predictions/{answers[0]['id']}", headers=served.auth)
         assert stored.json()["explanations"] is None
+
+    def test_a_failed_explanation_does_not_take_the_answer_away(
+        self, serve: Serve, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def explain(*_: object) -> None:
+            raise RuntimeError("patient Miller")
+
+        served = serve(explain=explain)
+        response = served.predict({"cxr": material.cxr()}, data={"explain": "true"})
+
+        answer = self.unexplained(response, "could not be explained")
+        assert served.client.get(f"/v1/predictions/{answer['id']}", headers=served.auth).is_success
+        lines = [r.fields for r in caplog.records if r.message == "explanation failed"]
+        assert [line["error"] for line in lines] == ["RuntimeError"]
+        assert "Miller" not in response.text + json.dumps(lines)
+
+    def test_a_late_explanation_does_not_keep_the_answer_back(self, serve: Serve) -> None:
+        free = threading.Event()
+        served = serve({"predict_timeout_s": 2.0}, explain=lambda *_: free.wait(30))
+        once = {"Idempotency-Key": "once"}
+        asked = {"files": {"cxr": material.cxr()}, "data": {"explain": "true"}, "headers": once}
+        late = self.unexplained(served.predict(**asked), "was not explained in time")
+        free.set()
+        again = served.predict(**asked).json()
+        assert (again["id"], again["explanations"]) == (late["id"], True)
+
+    def test_another_model_does_not_explain_an_answer_given_again(self, serve: Serve) -> None:
+        once = {"Idempotency-Key": "once"}
+        asked = {"files": {"cxr": material.cxr()}, "data": {"explain": "true"}, "headers": once}
+        first, second = (
+            serve(explain=lambda *_: "a map", bundle_sha256=sha, name=name)
+            for sha, name in (("a" * 64, "one"), ("b" * 64, "two"))
+        )
+        answer = first.predict(**asked).json()
+        response = replace(second, key=first.key).predict(**asked)
+        again = self.unexplained(response, "no longer here to explain it")
+        assert (answer["explanations"], again["id"]) == ("a map", answer["id"])
+
+    @staticmethod
+    def unexplained(response: Any, why: str) -> dict[str, Any]:
+        """The body of an answer that says why it has no explanations."""
+        answer: dict[str, Any] = response.json()
+        Answer.model_validate(answer)
+        assert (response.status_code, answer["explanations"]) == (200, None)
+        (remark,) = [r for r in answer["remarks"] if r["code"] == "not_explained"]
+        assert (remark["modality"], why in remark["text"]) == ("cxr", True)
+        return answer
 
     @pytest.mark.parametrize(
         ("files", "data", "words"),

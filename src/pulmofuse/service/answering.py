@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from starlette.concurrency import run_in_threadpool
@@ -59,6 +59,19 @@ class Answered:
 
     text: str
     replayed: bool
+
+
+@dataclass
+class _Progress:
+    """How far a request has come.
+
+    Attributes:
+        over: set when nobody waits any more.
+        committed: the answer, once it is in the trail and lacks only its explanations.
+    """
+
+    over: threading.Event = field(default_factory=threading.Event)
+    committed: Answered | None = None
 
 
 class Answerer:
@@ -122,14 +135,19 @@ class Answerer:
             form = await read_form(request, self.settings, reserve)
             asked = self._understand(form, request.headers.get("idempotency-key"))
             held = reading.pop_all()
-        over = threading.Event()
-        work = asyncio.get_running_loop().create_task(self._answer(asked, key_id, over))
+        progress = _Progress()
+        work = asyncio.get_running_loop().create_task(self._answer(asked, key_id, progress))
         work.add_done_callback(lambda _: held.close())
         done, _ = await asyncio.wait({work}, timeout=self.settings.predict_timeout_s)
         if not done:
-            over.set()
+            progress.over.set()
             work.add_done_callback(_forget)
-            raise _out_of_time(self.settings.predict_timeout_s)
+            if progress.committed is None:
+                raise _out_of_time(self.settings.predict_timeout_s)
+            late = "was not explained in time", "send it again when less is asked"
+            return replace(
+                progress.committed, text=_unexplained(json.loads(progress.committed.text), *late)
+            )
         return work.result()
 
     def _understand(self, form: Form, idempotency_key: str | None) -> Asked:
@@ -159,12 +177,12 @@ class Answerer:
             raise invalid("this service makes no explanations", "leave explain out")
         return asked
 
-    async def _answer(self, asked: Asked, key_id: str, over: threading.Event) -> Answered:
-        begun = time.perf_counter()
+    async def _answer(self, asked: Asked, key_id: str, progress: _Progress) -> Answered:
+        begun, over = time.perf_counter(), progress.over
         hashes = await self._in_thread(_hashes, asked.files)
         request_sha256 = sha256_json([hashes, asked.left_out, asked.method, asked.prevalence])
         text = await self._before(asked, key_id, request_sha256)
-        replayed = text is not None
+        replayed, prepared = text is not None, None
         if text is None:
             looked = await _all(asked.used, lambda m, data: self._look(m, data, over))
             prepared = {m: one for m, (one, _, _) in looked.items()}
@@ -172,10 +190,9 @@ class Answerer:
             if over.is_set():
                 raise _out_of_time(self.settings.predict_timeout_s)
             text, replayed = await self._commit(entry)
-        elif asked.explain:
-            prepared = await _all(asked.used, lambda m, data: self._read(m, data, over))
         if asked.explain:
-            text = await self._explained(prepared, text)
+            progress.committed = Answered(text, replayed)
+            text = await self._explained(asked, prepared, text, over)
         return Answered(text, replayed)
 
     async def _before(self, asked: Asked, key_id: str, request_sha256: str) -> str | None:
@@ -308,16 +325,48 @@ class Answerer:
         )  # fmt: skip
         return entry.answer, False
 
-    async def _explained(self, prepared: Mapping[Modality, Prepared], text: str) -> str:
-        """The answer with explanations; these are pictures of the patient, and never stored."""
-        assert self._explain is not None  # noqa: S101  # `_understand` refused it otherwise
+    async def _explained(
+        self,
+        asked: Asked,
+        prepared: Mapping[Modality, Prepared] | None,
+        text: str,
+        over: threading.Event,
+    ) -> str:
+        """The answer with explanations; these are pictures of the patient, and never stored.
+
+        The answer is in the trail by now, so it goes out whatever becomes of its explanations.
+
+        Args:
+            asked: the request.
+            prepared: its files; None for an answer that was given before.
+            text: the answer without explanations.
+            over: set when nobody waits any more.
+        """
         answer = json.loads(text)
-        begun = time.perf_counter()
-        answer["explanations"] = await self._in_thread(
-            self._explain, self.predictor, prepared, answer
-        )
-        self.metrics.stages.labels("explain").observe(time.perf_counter() - begun)
+        if answer["model"]["bundle_sha256"] != self.bundle_sha256:
+            return _unexplained(
+                answer, "was answered by a model that is no longer here to explain it",
+                "send it under another Idempotency-Key",
+            )  # fmt: skip
+        try:
+            if prepared is None:
+                prepared = await _all(asked.used, lambda m, data: self._read(m, data, over))
+            answer["explanations"] = await self._in_thread(self._maps, prepared, answer, over)
+        except Exception as error:  # noqa: BLE001  # the answer stands without them
+            logs.event("explanation failed", 40, **logs.describe_error(error))
+            return _unexplained(answer, "could not be explained", "tell the operator")
         return json.dumps(answer, allow_nan=False, ensure_ascii=False)
+
+    def _maps(
+        self, prepared: Mapping[Modality, Prepared], answer: dict[str, Any], over: threading.Event
+    ) -> Any:
+        assert self._explain is not None  # noqa: S101  # `_understand` refused it otherwise
+        if over.is_set():  # it waited for a thread until the time was over
+            raise _out_of_time(self.settings.predict_timeout_s)
+        begun = time.perf_counter()
+        maps = self._explain(self.predictor, prepared, answer)
+        self.metrics.stages.labels("explain").observe(time.perf_counter() - begun)
+        return maps
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
@@ -383,6 +432,16 @@ def _same(before: str, now: str, answer: str) -> str:
             "this Idempotency-Key was used for another request", "use a new one for each request"
         )
     return answer
+
+
+def _unexplained(answer: dict[str, Any], why: str, remedy: str) -> str:
+    """The answer without explanations, and a remark for each of its files."""
+    remarks = [
+        {"modality": modality, "code": "not_explained", "text": why, "remedy": remedy}
+        for modality in answer["by_modality"]
+    ]
+    answer = {**answer, "remarks": answer["remarks"] + remarks}
+    return json.dumps(answer, allow_nan=False, ensure_ascii=False)
 
 
 def _out_of_time(seconds: float) -> ProblemError:
