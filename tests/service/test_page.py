@@ -399,3 +399,28 @@ class TestTheAnswerBelongsToWhatIsGiven:
         page.find("#out-cxr").click()
         page.until(lambda: not page.find("#answer").is_displayed())
         assert not page.find("#go").is_enabled()
+
+
+def test_a_question_whose_answer_was_lost_is_recorded_once(
+    page: Page, files: dict[str, Path]
+) -> None:
+    page.driver.execute_script(
+        """
+        window.ids = [];
+        const real = window.fetch;
+        window.fetch = async (...asked) => {
+          const answer = await real(...asked);
+          ids.push((await answer.clone().json()).id);
+          if (ids.length === 1) throw new TypeError("the connection was lost");
+          return answer;
+        };
+        """
+    )
+    page.give("cxr", files["cxr"])
+    page.find("#go").click()
+    page.until(lambda: "cannot be reached" in page.text("#fault"))
+    page.ask()
+    page.find("#go").click()  # another question, as it was answered
+    page.until(lambda: page.driver.execute_script("return ids.length") == 3)
+    first, again, other = page.driver.execute_script("return ids")
+    assert first == again != other

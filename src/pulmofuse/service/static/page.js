@@ -1,6 +1,6 @@
 import { show } from "./answer.js";
 import { byId, element, readable } from "./dom.js";
-import { Refusal, forgetKey, key, model as askModel, predict, setKey, takeKeyFromAddress } from "./service.js";
+import { Refusal, forgetKey, key, model as askModel, newName, predict, setKey, takeKeyFromAddress } from "./service.js";
 import { Slot } from "./slots.js";
 
 let model = null;
@@ -8,6 +8,8 @@ let slots = [];
 // Number of the newest question: an answer to an older one is dropped.
 let question = 0;
 let waiting = false;
+// Under it a question that was sent and not answered is sent again, and recorded once.
+let name = null;
 
 const used = () => slots.filter((slot) => slot.file && !slot.leftOut);
 
@@ -20,6 +22,7 @@ function refresh() {
 function forget() {
   question += 1;
   waiting = false;
+  name = null;
   byId("busy").textContent = "";
   byId("answer").hidden = true;
   refresh();
@@ -81,6 +84,7 @@ async function submit(event) {
   const leftOut = slots.filter((slot) => slot.file && slot.leftOut).map((slot) => slot.modality);
   const mine = (question += 1);
   waiting = true;
+  name ??= newName();
   const share = Number.parseFloat(byId("prevalence").value) / 100;
   byId("go").disabled = true;
   byId("fault").replaceChildren();
@@ -90,8 +94,10 @@ async function submit(event) {
     const answer = await predict(files, {
       method: byId("method").value,
       prevalence: Number.isFinite(share) ? share : undefined,
+      name,
     });
     if (mine !== question) return;
+    name = null;
     show(answer, model, leftOut);
     byId("answer-title").focus();
   } catch (fault) {
@@ -111,6 +117,7 @@ async function submit(event) {
 // A file that misses its place must not replace the page.
 for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
 byId("ask").addEventListener("submit", submit);
+byId("ask").addEventListener("input", () => (name = null));
 byId("print").addEventListener("click", () => window.print());
 byId("clear").addEventListener("click", () => {
   slots.forEach((slot) => slot.put(null));

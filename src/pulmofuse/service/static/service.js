@@ -24,10 +24,14 @@ export class Refusal extends Error {
   }
 }
 
-async function ask(path, options = {}) {
+/** A new name for a question, under which the service answers it once. */
+export const newName = () =>
+  [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+async function ask(path, { headers, ...options } = {}) {
   let response;
   try {
-    response = await fetch(path, { ...options, headers: { Authorization: `Bearer ${key()}` } });
+    response = await fetch(path, { ...options, headers: { ...headers, Authorization: `Bearer ${key()}` } });
   } catch {
     throw new Refusal(0, {
       detail: "The service cannot be reached.",
@@ -47,7 +51,7 @@ export const model = () => ask("/v1/model");
 
 /**
  * @param {Record<string, File>} files by modality
- * @param {{method?: string, prevalence?: number}} options prevalence in (0, 1)
+ * @param {{method?: string, prevalence?: number, name: string}} options prevalence in (0, 1); name: of `newName`
  */
 export function predict(files, options) {
   const form = new FormData();
@@ -55,5 +59,5 @@ export function predict(files, options) {
   if (options.method) form.append("method", options.method);
   if (options.prevalence) form.append("prevalence", String(options.prevalence));
   form.append("explain", "true");
-  return ask("/v1/predict", { method: "POST", body: form });
+  return ask("/v1/predict", { method: "POST", body: form, headers: { "Idempotency-Key": options.name } });
 }
