@@ -14,6 +14,7 @@ import pytest
 
 from pulmofuse import __version__
 from pulmofuse.inference import Predictor
+from pulmofuse.service.batching import MicroBatcher
 from pulmofuse.service.schemas import Answer
 from tests.service import material
 from tests.service.conftest import Serve, Served
@@ -354,6 +355,12 @@ class TestOtherRoutes:
         problem(refused, 503, "database-unavailable")
         assert int(refused.headers["retry-after"]) >= 1
         assert served.client.get("/healthz").json() == {"status": "alive"}
+
+    def test_networks_that_have_stopped_are_not_ready(
+        self, served: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(MicroBatcher, "runs", False)
+        problem(served.client.get("/readyz"), 503, "not-running")
 
     def test_metrics_count(self, served: Served) -> None:
         served.predict({"cxr": material.cxr()})

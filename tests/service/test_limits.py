@@ -154,6 +154,7 @@ class Stopped:
 
     def __init__(self, predictor: Predictor) -> None:
         self.gate = threading.Event()
+        self.inferred = 0
         self.arrived = threading.Semaphore(0)
         self._predictor = predictor
 
@@ -164,6 +165,10 @@ class Stopped:
         self.arrived.release()
         assert self.gate.wait(30)
         return self._predictor.prepare(*args)
+
+    def infer(self, *args: Any) -> Any:
+        self.inferred += 1
+        return self._predictor.infer(*args)
 
 
 @pytest.fixture
@@ -204,6 +209,7 @@ class TestTooMuchAtOnce:
         stopped.gate.set()
         _until(lambda: _in_flight(served) == 0)
         assert served.trail.answered(served.key.split("_")[1], "late") is None
+        assert stopped.inferred == 0
 
     def test_bytes_in_memory_are_bounded_and_given_back(self, serve: Serve) -> None:
         served = serve({"max_buffered_bytes": 20_000})

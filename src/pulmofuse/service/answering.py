@@ -113,6 +113,11 @@ class Answerer:
         """Begin; inside a running event loop."""
         self._batcher.start()
 
+    @property
+    def runs(self) -> bool:
+        """Whether the networks take files."""
+        return self._batcher.runs
+
     async def stop(self) -> None:
         """End, when what is in work is done."""
         await run_in_threadpool(self._threads.shutdown)
@@ -255,6 +260,8 @@ class Answerer:
         """
         with self._batcher.coming(modality):
             prepared = await self._read(modality, data, over)
+        if over.is_set():
+            raise _out_of_time(self.settings.predict_timeout_s)
         begun = time.perf_counter()
         inferred = await self._batcher.infer(modality, prepared)
         self.metrics.stages.labels("network").observe(time.perf_counter() - begun)

@@ -220,7 +220,7 @@ def _add_operations(app: FastAPI, answerer: Answerer, caller: Caller) -> None:
         return Health(status="alive")
 
     @app.get(
-        "/readyz", summary="Can it answer: model loaded, database at hand?",
+        "/readyz", summary="Can it answer: networks running, database at hand?",
         responses=documented(500, 503),
     )  # fmt: skip
     async def readyz() -> Health:
@@ -228,6 +228,10 @@ def _add_operations(app: FastAPI, answerer: Answerer, caller: Caller) -> None:
             await run_in_threadpool(answerer.trail.ping)
         except SQLAlchemyError:
             raise database_problem() from None
+        if not answerer.runs:
+            raise ProblemError(
+                503, "not-running", "the networks have stopped", "restart the service"
+            )
         return Health(status="ready")
 
     @app.get(
