@@ -80,6 +80,23 @@ class TestDatabase:
         with engine.connect() as connection:
             assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
+    def test_keys_of_one_name_that_an_older_program_let_be_get_names_of_their_own(
+        self, where: str, engine: Engine
+    ) -> None:
+        with engine.begin() as connection:
+            connection.execute(text("DROP INDEX uq_api_keys_name"))
+            connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+            for key_id, revoked in (("a" * 12, None), ("b" * 12, None), ("c" * 12, "2026-01-01")):
+                connection.execute(
+                    text("INSERT INTO api_keys VALUES (:id, 'Ada', 'x', '2026-01-01', :revoked)"),
+                    {"id": key_id, "revoked": revoked},
+                )
+        again = open_database(where)
+        with again.connect() as connection:
+            names = connection.execute(text("SELECT name FROM api_keys ORDER BY id")).scalars()
+            assert names.all() == ["Ada", f"Ada {'b' * 12}", "Ada"]
+        again.dispose()
+
     def test_many_may_start_at_once_and_again(self, where: str) -> None:
         with ThreadPoolExecutor(4) as pool:
             for engine in pool.map(open_database, [where] * 4):
@@ -154,6 +171,35 @@ class TestKeys:
             trail.add_key("a")
         with pytest.raises(ServiceError, match="no valid key"):
             trail.revoke_key("b")
+
+    def test_one_name_one_valid_key_however_many_ask_at_once(self, trail: Trail) -> None:
+        def add(_: int) -> str | None:
+            try:
+                return trail.add_key("a")
+            except ServiceError:
+                return None
+
+        with ThreadPoolExecutor(8) as pool:
+            made = [key for key in pool.map(add, range(8)) if key is not None]
+        assert len(made) == len(trail.list_keys()) == 1
+
+    def test_one_of_many_services_that_start_at_once_makes_the_first_key(
+        self, where: str, trail: Trail
+    ) -> None:
+        trails = [Trail(open_database(where)) for _ in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            made = list(pool.map(lambda one: one.first_key("first"), trails))
+        for one in trails:
+            one.close()
+        assert sum(key is not None for key in made) == len(trail.list_keys()) == 1
+
+    def test_keys_are_revoked_while_others_write(self, trail: Trail) -> None:
+        names = [str(i) for i in range(40)]
+        for name in names:
+            trail.add_key(name)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(trail.revoke_key, names))
+        assert all(facts.revoked is not None for facts in trail.list_keys())
 
     def test_the_first_key_is_made_once(self, trail: Trail) -> None:
         first = trail.first_key("first")

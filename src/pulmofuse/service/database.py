@@ -26,6 +26,7 @@ from sqlalchemy import (
     Engine,
     Float,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
@@ -61,9 +62,15 @@ class Base(DeclarativeBase):
 
 
 class ApiKey(Base):
-    """A key that was given out."""
+    """A key that was given out; a name has one valid key."""
 
     __tablename__ = "api_keys"
+    __table_args__ = (
+        Index(
+            "uq_api_keys_name", "name", unique=True,
+            sqlite_where=text("revoked IS NULL"), postgresql_where=text("revoked IS NULL"),
+        ),
+    )  # fmt: skip
 
     id: Mapped[str] = mapped_column(String(12), primary_key=True)
     name: Mapped[str] = mapped_column(String(100))
