@@ -14,6 +14,7 @@ import pytest
 
 from pulmofuse import __version__
 from pulmofuse.inference import Predictor
+from pulmofuse.service import Trail, answering
 from pulmofuse.service.batching import MicroBatcher
 from pulmofuse.service.schemas import Answer
 from tests.service import material
@@ -355,6 +356,17 @@ class TestOtherRoutes:
         problem(refused, 503, "database-unavailable")
         assert int(refused.headers["retry-after"]) >= 1
         assert served.client.get("/healthz").json() == {"status": "alive"}
+
+    def test_a_silent_database_is_given_up(
+        self, served: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(answering, "_DATABASE_S", 0.2)
+        speaks = threading.Event()
+        for name in ("ping", "authenticate"):
+            monkeypatch.setattr(Trail, name, lambda *_: speaks.wait(30))
+        problem(served.client.get("/readyz"), 503, "database-unavailable")
+        problem(served.predict({"cxr": material.cxr()}), 503, "database-unavailable")
+        speaks.set()
 
     def test_networks_that_have_stopped_are_not_ready(
         self, served: Served, monkeypatch: pytest.MonkeyPatch

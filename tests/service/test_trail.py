@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import json
 import re
+import socket
 import stat
 import uuid
 from collections.abc import Iterator
@@ -133,6 +134,19 @@ class TestDatabase:
             open_database(where)
         assert "secret" not in str(caught.value)
         assert caught.value.remedy
+
+    def test_a_server_that_takes_connections_and_says_nothing_is_given_up(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            port = silent.getsockname()[1]
+            with pytest.raises(ServiceError, match="timeout"):
+                open_database(f"postgresql://me@127.0.0.1:{port}/x?connect_timeout=2")
+
+    def test_a_server_that_works_too_long_is_interrupted(self, postgres_url: str) -> None:
+        engine = open_database(postgres_url)
+        with engine.connect() as connection:
+            longest = connection.exec_driver_sql("SHOW statement_timeout").scalar()
+        engine.dispose()
+        assert longest == "10s"
 
     def test_a_path_is_sqlite_and_postgres_is_spoken_to_by_psycopg(self) -> None:
         assert database_url("a b/c.sqlite").database == "a b/c.sqlite"

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
+from anyio import to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
@@ -51,6 +52,9 @@ _Looked = tuple[Prepared, Inferred, list[GateRemark]]
 
 
 _T = TypeVar("_T")
+
+#: Longer than `database` waits for a connection and a statement, s.
+_DATABASE_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -204,8 +208,7 @@ class Answerer:
         """What was answered under the same idempotency key."""
         if asked.idempotency_key is None:
             return None
-        with _database_errors():
-            stored = await run_in_threadpool(self.trail.answered, key_id, asked.idempotency_key)
+        stored = await in_database(self.trail.answered, key_id, asked.idempotency_key)
         return (
             None if stored is None else _same(stored.request_sha256, request_sha256, stored.answer)
         )
@@ -319,8 +322,7 @@ class Answerer:
     async def _commit(self, entry: Entry) -> tuple[str, bool]:
         """Write the entry; the text to send, and whether an earlier answer came in between."""
         begun = time.perf_counter()
-        with _database_errors():
-            stored = await run_in_threadpool(self.trail.record, entry)
+        stored = await in_database(self.trail.record, entry)
         self.metrics.stages.labels("commit").observe(time.perf_counter() - begun)
         if stored is not None:
             return _same(stored.request_sha256, entry.request_sha256, stored.answer), True
@@ -379,24 +381,27 @@ class Answerer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
 
 
-@contextlib.contextmanager
-def _database_errors() -> Iterator[None]:
-    """No answer leaves without its row: a database that fails makes it a 503."""
+async def in_database(function: Callable[..., _T], *args: Any) -> _T:
+    """Run a method of the trail in a thread.
+
+    No answer leaves without its row: a database that fails, or says nothing, makes it a 503. A
+    thread that waits for a silent one is left to itself; the pool of connections bounds their
+    number.
+
+    Raises:
+        ProblemError: 503.
+    """
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        yield
-    except SQLAlchemyError as error:
+        async with asyncio.timeout(_DATABASE_S):
+            return await to_thread.run_sync(function, *args, abandon_on_cancel=True)
+    except (SQLAlchemyError, TimeoutError) as error:
         logs.event("database failed", 40, **logs.describe_error(error))
-        raise database_problem() from None
-
-
-def database_problem() -> ProblemError:
-    """The refusal where the database does not answer."""
-    return ProblemError(
-        503, "database-unavailable", "the database cannot be used at present",
-        "send it again after the time in Retry-After", retry_after_s=5.0,
-    )  # fmt: skip
+        raise ProblemError(
+            503, "database-unavailable", "the database cannot be used at present",
+            "send it again after the time in Retry-After", retry_after_s=5.0,
+        ) from None  # fmt: skip
 
 
 async def _all(
