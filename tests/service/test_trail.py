@@ -22,10 +22,9 @@ from sqlalchemy import Engine, func, select, text
 from starlette.testclient import TestClient
 
 from pulmofuse.errors import ServiceError
-from pulmofuse.files import sha256_json
 from pulmofuse.inference import Predictor
 from pulmofuse.service import ServiceSettings, Trail, create_app, open_database
-from pulmofuse.service.database import Base, database_url
+from pulmofuse.service.database import Base, PredictionRow, database_url
 from pulmofuse.service.trail import Entry, Upload
 from tests.service import material
 from tests.service.conftest import Serve, Served
@@ -334,7 +333,12 @@ class TestService:
         assert "Miller" not in text
         assert hashlib.sha256(data).hexdigest() not in text
         assert served.key not in text
-        assert sha256_json([]) not in text
+        engine = open_database(str(served.database))
+        with engine.connect() as connection:
+            stored = connection.scalar(select(PredictionRow.request_sha256))
+        engine.dispose()
+        assert stored is not None
+        assert stored not in text
 
 
 def count(engine: Engine, table: str) -> int:
