@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -424,3 +425,54 @@ def test_a_question_whose_answer_was_lost_is_recorded_once(
     page.until(lambda: page.driver.execute_script("return ids.length") == 3)
     first, again, other = page.driver.execute_script("return ids")
     assert first == again != other
+
+
+def test_a_file_that_was_changed_since_is_to_be_chosen_again(page: Page, tmp_path: Path) -> None:
+    path = tmp_path / "chest.png"
+    path.write_bytes(material.cxr(1))
+    page.give("cxr", path)
+    path.write_bytes(material.cxr(2) + b"more")
+    os.utime(path, (1, 1))
+    page.find("#go").click()
+    page.until(lambda: "Choose it again." in page.text("#fault"))
+    assert page.text("#fault").startswith("Chest X-ray: chest.png cannot be read")
+
+
+@pytest.mark.parametrize("body", ["<html>a proxy</html>", "{}"])
+def test_an_answer_that_is_none_is_told(page: Page, files: dict[str, Path], body: str) -> None:
+    page.driver.execute_script("window.fetch = async () => new Response(arguments[0]);", body)
+    page.give("cxr", files["cxr"])
+    page.find("#go").click()
+    page.until(lambda: "What to do:" in page.text("#fault"))
+    assert not page.find("#answer").is_displayed()
+    assert page.find("#go").is_enabled()
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ("AudioContext.prototype.resume = () => Promise.reject(new Error());", "was not given"),
+        ("MediaRecorder.prototype.start = () => { throw new Error(); };", "was not given"),
+        ("MediaRecorder.prototype.stop = () => { throw new Error(); };", "recording failed"),
+    ],
+)
+def test_a_recording_that_fails_leaves_no_microphone_open(
+    page: Page, broken: str, words: str
+) -> None:
+    page.driver.execute_script(
+        """
+        const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = async (what) => (window.stream = await real(what));
+        """
+        + broken
+    )
+    button = page.find("fieldset.slot button:not(.tools button)")
+    button.click()
+    if words == "recording failed":
+        page.until(lambda: button.text == "Stop recording")
+        button.click()
+    page.until(lambda: words in page.text("fieldset.slot .hint[role=status]"))
+    assert button.text in {"Record a cough", "Record again"}
+    assert button.is_enabled()
+    tracks = page.driver.execute_script("return stream.getTracks().map((t) => t.readyState);")
+    assert tracks == ["ended"]

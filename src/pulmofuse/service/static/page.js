@@ -57,7 +57,6 @@ async function begin() {
   try {
     model = await askModel();
   } catch (fault) {
-    if (!(fault instanceof Refusal)) throw fault;
     if (fault.status === 401 || fault.status === 403) {
       forgetKey();
       return askForKey("The service does not know this key.");
@@ -101,10 +100,9 @@ async function submit(event) {
     show(answer, model, leftOut);
     byId("answer-title").focus();
   } catch (fault) {
-    if (!(fault instanceof Refusal)) throw fault;
     if (mine !== question) return;
     byId("answer").hidden = true;
-    complain(fault);
+    complain(fault instanceof Refusal ? fault : { message: `This page failed: ${fault.message}`, remedy: "Load it again." });
   } finally {
     if (mine === question) {
       waiting = false;

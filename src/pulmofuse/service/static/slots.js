@@ -118,11 +118,16 @@ export class Slot {
     const recording = this.recording;
     this.recording = null;
     if (!recording) return;
-    this.put(await recording.stop());
-    this.button.textContent = "Record again";
-    this.button.classList.remove("recording");
-    this.meter.hidden = true;
     this.clock.textContent = "";
+    try {
+      this.put(await recording.stop());
+    } catch {
+      this.clock.textContent = "The recording failed. Record again, or choose a file.";
+    } finally {
+      this.button.textContent = "Record again";
+      this.button.classList.remove("recording");
+      this.meter.hidden = true;
+    }
   }
 
   /** Take a file in, or null to take it away. */
