@@ -21,7 +21,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -406,15 +406,17 @@ FAMILIES: dict[Family, int] = {
     broken_form: 1, headers: 1,
 }  # fmt: skip
 _LARGE_EVERY = 50
+_EXPLAIN = form(('name="explain"', b"true"), end=b"")
 
 
 def hostile(number: int, seed: int) -> Iterator[Hostile]:
-    """So many requests, the same for the same seed."""
+    """So many requests, the same for the same seed; every other one asks for an explanation."""
     rng, good = random.Random(seed), good_files()  # noqa: S311
     kinds, weights = list(FAMILIES), list(FAMILIES.values())
     for i in range(number):
         kind = large if i % _LARGE_EVERY == _LARGE_EVERY - 1 else rng.choices(kinds, weights)[0]
-        yield kind(rng, good)
+        one = kind(rng, good)
+        yield replace(one, body=_EXPLAIN + one.body) if i % 2 else one
 
 
 def send(session: httpx.Client, port: int, one: Hostile, key: str) -> int:

@@ -68,9 +68,10 @@ def serve(predictor: Predictor, tmp_path: Path) -> Iterator[Serve]:
             stack.callback(trail.close)
             chosen = ServiceSettings(**{"workers": 2, "torch_threads": 1, **(settings or {})})
             model = options.pop("predictor", predictor)
-            app = create_app(model, "f" * 64, trail, chosen, **options)
+            sha256, name = options.pop("bundle_sha256", "f" * 64), options.pop("name", "tester")
+            app = create_app(model, sha256, trail, chosen, **options)
             client = stack.enter_context(TestClient(app))
-            return Served(client, trail, trail.add_key("tester"), database)
+            return Served(client, trail, trail.add_key(name), database)
 
         yield start
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
+import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,9 @@ import pytest
 
 from pulmofuse import __version__
 from pulmofuse.inference import Predictor
-from pulmofuse.service.schemas import Answer
+from pulmofuse.service import Trail, answering
+from pulmofuse.service.batching import MicroBatcher
+from pulmofuse.service.schemas import ANSWER_EXAMPLE, Answer
 from tests.service import material
 from tests.service.conftest import Serve, Served
 
@@ -59,6 +63,7 @@ class TestPredict:
             "name": "tiny", "bundle_sha256": "f" * 64, "version": __version__,
         }  # fmt: skip
         Answer.model_validate(answer)
+        assert set(answer) == set(Answer.model_fields) == set(ANSWER_EXAMPLE)
 
     def test_method_is_used(self, served: Served, predictor: Predictor) -> None:
         files = {"ct": material.ct(), "cxr": material.cxr()}
@@ -101,7 +106,9 @@ class TestPredict:
 
     def test_explanations_come_from_the_hook_and_are_not_stored(self, serve: Serve) -> None:
         def explain(model: Predictor, files: Any, answer: Any) -> Any:
-            return {m: [len(data), answer["predicted"]] for m, data in files.items()}
+            return {
+                m: [len(prepared.instances), answer["predicted"]] for m, prepared in files.items()
+            }
 
         served = serve(explain=explain)
         data = material.cxr()
@@ -111,10 +118,57 @@ class TestPredict:
             for _ in range(2)
         ]
 
-        assert answers[0]["explanations"] == {"cxr": [len(data), answers[0]["predicted"]]}
+        assert answers[0]["explanations"] == {"cxr": [1, answers[0]["predicted"]]}
         assert answers[1] == answers[0]
         stored = served.client.get(f"/v1/predictions/{answers[0]['id']}", headers=served.auth)
         assert stored.json()["explanations"] is None
+
+    def test_a_failed_explanation_does_not_take_the_answer_away(
+        self, serve: Serve, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def explain(*_: object) -> None:
+            raise RuntimeError("patient Miller")
+
+        served = serve(explain=explain)
+        response = served.predict({"cxr": material.cxr()}, data={"explain": "true"})
+
+        answer = self.unexplained(response, "could not be explained")
+        assert served.client.get(f"/v1/predictions/{answer['id']}", headers=served.auth).is_success
+        lines = [r.fields for r in caplog.records if r.message == "explanation failed"]
+        assert [line["error"] for line in lines] == ["RuntimeError"]
+        assert "Miller" not in response.text + json.dumps(lines)
+
+    def test_a_late_explanation_does_not_keep_the_answer_back(self, serve: Serve) -> None:
+        free = threading.Event()
+        served = serve({"predict_timeout_s": 2.0}, explain=lambda *_: free.wait(30))
+        once = {"Idempotency-Key": "once"}
+        asked = {"files": {"cxr": material.cxr()}, "data": {"explain": "true"}, "headers": once}
+        late = self.unexplained(served.predict(**asked), "was not explained in time")
+        free.set()
+        again = served.predict(**asked).json()
+        assert (again["id"], again["explanations"]) == (late["id"], True)
+
+    def test_another_model_does_not_explain_an_answer_given_again(self, serve: Serve) -> None:
+        once = {"Idempotency-Key": "once"}
+        asked = {"files": {"cxr": material.cxr()}, "data": {"explain": "true"}, "headers": once}
+        first, second = (
+            serve(explain=lambda *_: "a map", bundle_sha256=sha, name=name)
+            for sha, name in (("a" * 64, "one"), ("b" * 64, "two"))
+        )
+        answer = first.predict(**asked).json()
+        response = replace(second, key=first.key).predict(**asked)
+        again = self.unexplained(response, "no longer here to explain it")
+        assert (answer["explanations"], again["id"]) == ("a map", answer["id"])
+
+    @staticmethod
+    def unexplained(response: Any, why: str) -> dict[str, Any]:
+        """The body of an answer that says why it has no explanations."""
+        answer: dict[str, Any] = response.json()
+        Answer.model_validate(answer)
+        assert (response.status_code, answer["explanations"]) == (200, None)
+        (remark,) = [r for r in answer["remarks"] if r["code"] == "not_explained"]
+        assert (remark["modality"], why in remark["text"]) == ("cxr", True)
+        return answer
 
     @pytest.mark.parametrize(
         ("files", "data", "words"),
@@ -303,6 +357,23 @@ class TestOtherRoutes:
         problem(refused, 503, "database-unavailable")
         assert int(refused.headers["retry-after"]) >= 1
         assert served.client.get("/healthz").json() == {"status": "alive"}
+
+    def test_a_silent_database_is_given_up(
+        self, served: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(answering, "_DATABASE_S", 0.2)
+        speaks = threading.Event()
+        for name in ("ping", "authenticate"):
+            monkeypatch.setattr(Trail, name, lambda *_: speaks.wait(30))
+        problem(served.client.get("/readyz"), 503, "database-unavailable")
+        problem(served.predict({"cxr": material.cxr()}), 503, "database-unavailable")
+        speaks.set()
+
+    def test_networks_that_have_stopped_are_not_ready(
+        self, served: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(MicroBatcher, "runs", False)
+        problem(served.client.get("/readyz"), 503, "not-running")
 
     def test_metrics_count(self, served: Served) -> None:
         served.predict({"cxr": material.cxr()})

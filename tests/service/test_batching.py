@@ -62,6 +62,34 @@ class TestMicroBatcher:
         assert (answers[0], answers[2]) == (5, 7)
         assert isinstance(answers[1], RuntimeError)
 
+    @pytest.mark.parametrize("what", ["answers", "on_batch"])
+    def test_whatever_fails_the_next_file_is_answered(self, what: str) -> None:
+        def short(modality: Modality, files: Sequence[Prepared]) -> list[Inferred]:
+            return echo(modality, files)[: 0 if broken else None]
+
+        def told(_: int) -> None:
+            if broken:
+                raise RuntimeError("no metrics")
+
+        async def twice() -> None:
+            batcher = MicroBatcher(
+                short if what == "answers" else echo, 0.01, 16,
+                told if what == "on_batch" else lambda _: None,
+            )  # fmt: skip
+            assert not batcher.runs
+            batcher.start()
+            async with asyncio.timeout(30):
+                with pytest.raises((ValueError, RuntimeError)):
+                    await batcher.infer(Modality.CXR, file(1))
+                broken.clear()
+                assert (await batcher.infer(Modality.CXR, file(2))).p.item() == 2
+            assert batcher.runs
+            await batcher.stop()
+            assert not batcher.runs
+
+        broken = [True]
+        asyncio.run(twice())
+
     def test_who_is_alone_does_not_wait_for_the_window(self) -> None:
         async def alone() -> None:
             async with asyncio.timeout(30):

@@ -24,7 +24,7 @@ from pulmofuse.io import Bounds, bounded, read_image, read_sound
 from pulmofuse.schema import Modality
 from pulmofuse.service import ServiceSettings
 from pulmofuse.service.forms import Form, read_form
-from pulmofuse.service.limits import RateLimit
+from pulmofuse.service.limits import Admission, RateLimit
 from pulmofuse.service.problems import ProblemError
 from tests.service import material
 from tests.service.conftest import Serve, Served
@@ -154,6 +154,7 @@ class Stopped:
 
     def __init__(self, predictor: Predictor) -> None:
         self.gate = threading.Event()
+        self.inferred = 0
         self.arrived = threading.Semaphore(0)
         self._predictor = predictor
 
@@ -164,6 +165,10 @@ class Stopped:
         self.arrived.release()
         assert self.gate.wait(30)
         return self._predictor.prepare(*args)
+
+    def infer(self, *args: Any) -> Any:
+        self.inferred += 1
+        return self._predictor.infer(*args)
 
 
 @pytest.fixture
@@ -204,6 +209,7 @@ class TestTooMuchAtOnce:
         stopped.gate.set()
         _until(lambda: _in_flight(served) == 0)
         assert served.trail.answered(served.key.split("_")[1], "late") is None
+        assert stopped.inferred == 0
 
     def test_bytes_in_memory_are_bounded_and_given_back(self, serve: Serve) -> None:
         served = serve({"max_buffered_bytes": 20_000})
@@ -250,6 +256,33 @@ class TestUnpacking:
         body = problem(served.predict({"cxr": material.cxr()}), 422, "unreadable-file")
         assert "more than are read here" in body["detail"]
 
+    def test_what_is_explained_is_read_within_them_and_once(
+        self, serve: Serve, predictor: Predictor
+    ) -> None:
+        read: list[int] = []
+
+        class Watched:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(predictor, name)
+
+            def prepare(self, *args: Any) -> Any:
+                with pytest.raises(UnreadableFile, match="more than are read here"):
+                    read_image(material.png(np.eye(97, dtype=np.uint8)), "one row too many")
+                read.append(1)
+                return predictor.prepare(*args)
+
+        def explain(_: object, files: Any, __: object) -> list[int]:
+            return [len(prepared.instances) for prepared in files.values()]
+
+        served = serve({"max_pixels": 9216}, predictor=Watched(), explain=explain)
+        asked = {"files": {"cxr": material.cxr()}, "data": {"explain": "true"}}
+        once = {"Idempotency-Key": "once"}
+        assert served.predict(**asked, headers=once).json()["explanations"] == [1]
+        assert len(read) == 1
+        # An answer that is given again is explained from a file that is read anew.
+        again = served.predict(**asked, headers=once)
+        assert (again.headers["idempotent-replayed"], len(read)) == ("true", 2)
+
     def test_a_bomb_is_refused_by_its_header(self, served: Served) -> None:
         head = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)
         chunk = b"IHDR" + head
@@ -266,6 +299,17 @@ def test_a_bucket_never_gives_more_than_its_rate() -> None:
         now[0] += 0.01
         given_out += limit.take("a") == 0
     assert given_out == 5 + 2 * 10 - 1  # the burst and the rate, less what the last moment lacks
+
+
+def test_retry_after_is_the_time_in_which_those_in_flight_are_answered() -> None:
+    admission = Admission(32)
+    for _ in range(32):
+        admission.enter()
+    for _ in range(200):  # of 10 a second, 32 in flight take 3.2 s each
+        admission.took(3.2)
+    with pytest.raises(ProblemError) as refused:
+        admission.enter()
+    assert refused.value.retry_after_s == pytest.approx(3.2, abs=0.01)
 
 
 def nifti(shape: tuple[int, int, int]) -> bytes:

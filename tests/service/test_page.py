@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -322,3 +323,156 @@ def test_answers_of_the_page_stand_in_the_audit_trail(
     key_id = site.trail.authenticate(site.key)
     assert key_id is not None
     assert site.trail.prediction(key_id, identity) is not None
+
+
+#: Answers of the service wait in `held` until a test lets them go.
+HOLD = """
+window.held = [];
+const real = window.fetch;
+window.fetch = async (...asked) => {
+  const answer = await real(...asked);
+  await new Promise((go) => window.held.push(go));
+  return answer;
+};
+"""
+
+
+class TestTheAnswerBelongsToWhatIsGiven:
+    """No probabilities of one patient beside the file of another, on paper neither."""
+
+    def hold(self, page: Page, n: int) -> None:
+        page.until(lambda: page.driver.execute_script("return held.length") == n)
+
+    def release(self, page: Page, which: int) -> None:
+        # What follows an answer in the page is over when the macrotask after it runs.
+        page.driver.execute_async_script(
+            "held[arguments[0]](); setTimeout(arguments[1], 100);", which
+        )
+
+    @pytest.mark.parametrize("how", ["replaced", "removed"])
+    def test_another_file_takes_it_away(
+        self, page: Page, files: dict[str, Path], tmp_path: Path, how: str
+    ) -> None:
+        page.give("cxr", files["cxr"])
+        page.ask()
+        if how == "replaced":
+            other = tmp_path / "other.png"
+            other.write_bytes(material.cxr(7))
+            page.give("cxr", other)
+        else:
+            page.driver.execute_script("document.querySelector('.full .tools button').click()")
+        page.until(lambda: not page.find("#answer").is_displayed())
+
+    def test_an_answer_for_a_file_that_is_gone_is_dropped(
+        self, page: Page, files: dict[str, Path]
+    ) -> None:
+        page.driver.execute_script(HOLD)
+        page.give("cxr", files["cxr"])
+        page.find("#go").click()
+        self.hold(page, 1)
+        page.give("cxr", files["ct"])
+        self.release(page, 0)
+        assert not page.find("#answer").is_displayed()
+        assert page.find("#go").is_enabled()
+        assert page.text("#busy") == ""
+
+    def test_an_older_answer_does_not_replace_a_newer_one(
+        self, page: Page, files: dict[str, Path]
+    ) -> None:
+        page.driver.execute_script(HOLD)
+        page.give("ct", files["ct"])
+        page.give("cxr", files["cxr"])
+        page.find("#go").click()
+        self.hold(page, 1)
+        page.find("#out-ct").click()
+        self.hold(page, 2)
+        self.release(page, 1)
+        newest = "from Chest X-ray. Left out: CT."
+        page.until(lambda: newest in page.text("#headline"))
+        self.release(page, 0)
+        assert newest in page.text("#headline")
+
+    def test_leaving_out_all_there_is_takes_it_away(
+        self, page: Page, files: dict[str, Path]
+    ) -> None:
+        page.give("cxr", files["cxr"])
+        page.ask()
+        page.find("#out-cxr").click()
+        page.until(lambda: not page.find("#answer").is_displayed())
+        assert not page.find("#go").is_enabled()
+
+
+def test_a_question_whose_answer_was_lost_is_recorded_once(
+    page: Page, files: dict[str, Path]
+) -> None:
+    page.driver.execute_script(
+        """
+        window.ids = [];
+        const real = window.fetch;
+        window.fetch = async (...asked) => {
+          const answer = await real(...asked);
+          ids.push((await answer.clone().json()).id);
+          if (ids.length === 1) throw new TypeError("the connection was lost");
+          return answer;
+        };
+        """
+    )
+    page.give("cxr", files["cxr"])
+    page.find("#go").click()
+    page.until(lambda: "cannot be reached" in page.text("#fault"))
+    page.ask()
+    page.find("#go").click()  # another question, as it was answered
+    page.until(lambda: page.driver.execute_script("return ids.length") == 3)
+    first, again, other = page.driver.execute_script("return ids")
+    assert first == again != other
+
+
+def test_a_file_that_was_changed_since_is_to_be_chosen_again(page: Page, tmp_path: Path) -> None:
+    path = tmp_path / "chest.png"
+    path.write_bytes(material.cxr(1))
+    page.give("cxr", path)
+    path.write_bytes(material.cxr(2) + b"more")
+    os.utime(path, (1, 1))
+    page.find("#go").click()
+    page.until(lambda: "Choose it again." in page.text("#fault"))
+    assert page.text("#fault").startswith("Chest X-ray: chest.png cannot be read")
+
+
+@pytest.mark.parametrize("body", ["<html>a proxy</html>", "{}"])
+def test_an_answer_that_is_none_is_told(page: Page, files: dict[str, Path], body: str) -> None:
+    page.driver.execute_script("window.fetch = async () => new Response(arguments[0]);", body)
+    page.give("cxr", files["cxr"])
+    page.find("#go").click()
+    page.until(lambda: "What to do:" in page.text("#fault"))
+    assert not page.find("#answer").is_displayed()
+    assert page.find("#go").is_enabled()
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ("AudioContext.prototype.resume = () => Promise.reject(new Error());", "was not given"),
+        ("MediaRecorder.prototype.start = () => { throw new Error(); };", "was not given"),
+        ("MediaRecorder.prototype.stop = () => { throw new Error(); };", "recording failed"),
+    ],
+)
+def test_a_recording_that_fails_leaves_no_microphone_open(
+    page: Page, broken: str, words: str
+) -> None:
+    page.driver.execute_script(
+        """
+        const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        navigator.mediaDevices.getUserMedia = async (what) => (window.stream = await real(what));
+        """
+        + broken
+    )
+    button = page.find("fieldset.slot button:not(.tools button)")
+    button.click()
+    if words == "recording failed":
+        page.until(lambda: button.text == "Stop recording")
+        button.click()
+    page.until(lambda: words in page.text("fieldset.slot .hint[role=status]"))
+    assert button.text in {"Record a cough", "Record again"}
+    assert button.is_enabled()
+    tracks = page.driver.execute_script("return stream.getTracks().map((t) => t.readyState);")
+    assert tracks == ["ended"]

@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,10 +18,12 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import given, settings
+from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
 from pulmofuse.cli import app
 from pulmofuse.errors import PulmofuseError
+from pulmofuse.service import ServiceSettings, Trail
 from tests.service import material
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -164,7 +167,14 @@ def test_a_body_shorter_than_it_declares_is_not_waited_for(running: tuple[str, s
     )
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall(head.encode())
-    assert httpx.get(running[0] + "/readyz").json() == {"status": "ready"}
+    # A slot that is not given back would keep the figure at one for good.
+    for _ in range(200):
+        figures = httpx.get(running[0] + "/metrics", headers={"X-API-Key": running[1]}).text
+        if "pulmofuse_predictions_in_flight 0.0" in figures:
+            break
+        time.sleep(0.02)
+    assert "pulmofuse_predictions_in_flight 0.0" in figures
+    assert "pulmofuse_buffered_bytes 0.0" in figures
 
 
 def test_the_api_keeps_to_its_description(running: tuple[str, str]) -> None:
@@ -206,7 +216,9 @@ def test_what_was_answered_survives_kill_9(
 class TestCommands:
     def test_keys_are_added_listed_and_revoked(self, tmp_path: Path) -> None:
         where = ["--database", str(tmp_path / "t.sqlite")]
-        added = RUNNER.invoke(app, ["keys", "add", "Ada", *where]).output.strip()
+        made = RUNNER.invoke(app, ["keys", "add", "Ada", "--create", *where])
+        added = made.stdout.strip()
+        assert "t.sqlite" in made.stderr
         assert re.fullmatch(r"pf_[0-9a-f]{12}_[\w-]{43}", added)
         shown = RUNNER.invoke(app, ["keys", "list", *where]).output
         assert "Ada" in shown
@@ -218,8 +230,43 @@ class TestCommands:
 
     def test_the_database_may_come_from_the_environment(self, tmp_path: Path) -> None:
         env = {"PULMOFUSE_DATABASE": str(tmp_path / "e.sqlite")}
-        assert RUNNER.invoke(app, ["keys", "add", "a"], env=env).exit_code == 0
+        assert RUNNER.invoke(app, ["keys", "add", "a", "--create"], env=env).exit_code == 0
         assert (tmp_path / "e.sqlite").exists()
+
+    @pytest.mark.parametrize("words", [["add", "a"], ["list"], ["revoke", "a"]])
+    def test_a_wrong_path_is_refused_and_makes_nothing(
+        self, tmp_path: Path, words: list[str]
+    ) -> None:
+        where = tmp_path / "typo.sqlite"
+        result = RUNNER.invoke(app, ["keys", *words, "--database", str(where)])
+        assert isinstance(result.exception, PulmofuseError)
+        assert "--create" in result.exception.remedy
+        assert not where.exists()
+
+    def test_a_database_that_fails_is_told_as_such(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def locked(*_: object) -> None:
+            raise OperationalError("", {}, Exception("database is locked"))
+
+        where = ["--database", str(tmp_path / "t.sqlite")]
+        RUNNER.invoke(app, ["keys", "add", "Ada", "--create", *where])
+        monkeypatch.setattr(Trail, "revoke_key", locked)
+        failed = RUNNER.invoke(app, ["keys", "revoke", "Ada", *where])
+        assert isinstance(failed.exception, PulmofuseError)
+        assert "locked" in failed.exception.why
+
+    @pytest.mark.parametrize("gate", ["refuse", "warn", "off"])
+    def test_the_gate_may_be_set(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: str
+    ) -> None:
+        seen: list[ServiceSettings] = []
+        monkeypatch.setattr("pulmofuse.service.serve", lambda *given: seen.append(given[4]))
+        RUNNER.invoke(app, ["serve", str(tmp_path), "--gate", gate])
+        assert [settings.gate for settings in seen] == [gate]
+
+    def test_a_gate_that_is_none_is_refused(self, tmp_path: Path) -> None:
+        assert RUNNER.invoke(app, ["serve", str(tmp_path), "--gate", "open"]).exit_code == 2
 
     def test_a_folder_that_is_no_bundle_is_refused_before_anything_is_made(
         self, tmp_path: Path

@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import json
 import re
+import socket
 import stat
 import uuid
 from collections.abc import Iterator
@@ -21,10 +22,9 @@ from sqlalchemy import Engine, func, select, text
 from starlette.testclient import TestClient
 
 from pulmofuse.errors import ServiceError
-from pulmofuse.files import sha256_json
 from pulmofuse.inference import Predictor
 from pulmofuse.service import ServiceSettings, Trail, create_app, open_database
-from pulmofuse.service.database import Base, database_url
+from pulmofuse.service.database import Base, PredictionRow, database_url
 from pulmofuse.service.trail import Entry, Upload
 from tests.service import material
 from tests.service.conftest import Serve, Served
@@ -80,6 +80,23 @@ class TestDatabase:
         with engine.connect() as connection:
             assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
+    def test_keys_of_one_name_that_an_older_program_let_be_get_names_of_their_own(
+        self, where: str, engine: Engine
+    ) -> None:
+        with engine.begin() as connection:
+            connection.execute(text("DROP INDEX uq_api_keys_name"))
+            connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+            for key_id, revoked in (("a" * 12, None), ("b" * 12, None), ("c" * 12, "2026-01-01")):
+                connection.execute(
+                    text("INSERT INTO api_keys VALUES (:id, 'Ada', 'x', '2026-01-01', :revoked)"),
+                    {"id": key_id, "revoked": revoked},
+                )
+        again = open_database(where)
+        with again.connect() as connection:
+            names = connection.execute(text("SELECT name FROM api_keys ORDER BY id")).scalars()
+            assert names.all() == ["Ada", f"Ada {'b' * 12}", "Ada"]
+        again.dispose()
+
     def test_many_may_start_at_once_and_again(self, where: str) -> None:
         with ThreadPoolExecutor(4) as pool:
             for engine in pool.map(open_database, [where] * 4):
@@ -116,6 +133,19 @@ class TestDatabase:
             open_database(where)
         assert "secret" not in str(caught.value)
         assert caught.value.remedy
+
+    def test_a_server_that_takes_connections_and_says_nothing_is_given_up(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            port = silent.getsockname()[1]
+            with pytest.raises(ServiceError, match="timeout"):
+                open_database(f"postgresql://me@127.0.0.1:{port}/x?connect_timeout=2")
+
+    def test_a_server_that_works_too_long_is_interrupted(self, postgres_url: str) -> None:
+        engine = open_database(postgres_url)
+        with engine.connect() as connection:
+            longest = connection.exec_driver_sql("SHOW statement_timeout").scalar()
+        engine.dispose()
+        assert longest == "10s"
 
     def test_a_path_is_sqlite_and_postgres_is_spoken_to_by_psycopg(self) -> None:
         assert database_url("a b/c.sqlite").database == "a b/c.sqlite"
@@ -154,6 +184,35 @@ class TestKeys:
             trail.add_key("a")
         with pytest.raises(ServiceError, match="no valid key"):
             trail.revoke_key("b")
+
+    def test_one_name_one_valid_key_however_many_ask_at_once(self, trail: Trail) -> None:
+        def add(_: int) -> str | None:
+            try:
+                return trail.add_key("a")
+            except ServiceError:
+                return None
+
+        with ThreadPoolExecutor(8) as pool:
+            made = [key for key in pool.map(add, range(8)) if key is not None]
+        assert len(made) == len(trail.list_keys()) == 1
+
+    def test_one_of_many_services_that_start_at_once_makes_the_first_key(
+        self, where: str, trail: Trail
+    ) -> None:
+        trails = [Trail(open_database(where)) for _ in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            made = list(pool.map(lambda one: one.first_key("first"), trails))
+        for one in trails:
+            one.close()
+        assert sum(key is not None for key in made) == len(trail.list_keys()) == 1
+
+    def test_keys_are_revoked_while_others_write(self, trail: Trail) -> None:
+        names = [str(i) for i in range(40)]
+        for name in names:
+            trail.add_key(name)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(trail.revoke_key, names))
+        assert all(facts.revoked is not None for facts in trail.list_keys())
 
     def test_the_first_key_is_made_once(self, trail: Trail) -> None:
         first = trail.first_key("first")
@@ -274,7 +333,12 @@ class TestService:
         assert "Miller" not in text
         assert hashlib.sha256(data).hexdigest() not in text
         assert served.key not in text
-        assert sha256_json([]) not in text
+        engine = open_database(str(served.database))
+        with engine.connect() as connection:
+            stored = connection.scalar(select(PredictionRow.request_sha256))
+        engine.dispose()
+        assert stored is not None
+        assert stored not in text
 
 
 def count(engine: Engine, table: str) -> int:

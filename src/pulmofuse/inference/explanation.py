@@ -1,6 +1,7 @@
 """The explanation of a prediction: a map for the file of each modality, and its share in the lungs.
 
-    explain(predictor, {Modality.CXR: Path("chest.png")}, "covid19")
+    prepared = predictor.prepare(Modality.CXR, "chest.png")
+    explain(predictor, {Modality.CXR: prepared}, "covid19")
 
 A record of many slices or windows is explained by the one that weighed most. Whether a map lies in
 the lungs is a figure, not an impression: a model that looks elsewhere has learnt something else.
@@ -11,7 +12,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -22,8 +22,9 @@ from pulmofuse.inference.bundle import Unimodal, subset_partition
 from pulmofuse.inference.explain import DEFAULT_MAP, activation_map
 from pulmofuse.inference.pictures import instance_picture
 from pulmofuse.inference.predictor import Predictor
+from pulmofuse.labelsets import members
 from pulmofuse.models import model_input
-from pulmofuse.preprocessing import prepare
+from pulmofuse.preprocessing import Prepared
 from pulmofuse.preprocessing.lungs import lung_mask
 from pulmofuse.schema import Modality
 
@@ -88,27 +89,27 @@ class Explanation:
 
 
 def explain(
-    predictor: Predictor, given: Mapping[Modality, Path | bytes], target: str
+    predictor: Predictor, given: Mapping[Modality, Prepared], target: str
 ) -> dict[Modality, Explanation]:
     """Explain the score of a class for each file.
 
     Args:
         predictor: of the bundle.
-        given: one file (path or content) of each modality.
-        target: one of the bundle's classes.
+        given: one file of each modality, as `Predictor.prepare` gives it.
+        target: one of the bundle's classes, or a set of them that the models cannot tell apart.
 
     Raises:
-        UnreadableFile: a file cannot be read.
         ValueError: no such class.
     """
-    predictor.bundle.classes.index(target)  # refuses a stranger
+    for name in members(target):
+        predictor.bundle.classes.index(name)  # refuses a stranger
     found = {}
-    for modality, source in given.items():
+    for modality, prepared in given.items():
         part = predictor.bundle.unimodal[modality]
-        instances = prepare(source, modality, part.config.preprocessing).instances
         # A model that cannot tell the class from others has one output for all of them.
         told_apart = subset_partition([part], predictor.bundle.classes)
-        found[modality] = explain_instances(part, instances, told_apart.index(target), target)
+        index = told_apart.index(target)
+        found[modality] = explain_instances(part, prepared.instances, index, target)
     return found
 
 

@@ -10,11 +10,12 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, cast
 
+from anyio import to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
@@ -45,7 +46,15 @@ from pulmofuse.service.settings import ServiceSettings
 from pulmofuse.service.trail import Entry, Trail, Upload
 
 #: Explains an answer: predictor, files that were used, the answer as JSON values -> JSON values.
-Explain = Callable[[Predictor, Mapping[Modality, bytes], Mapping[str, Any]], Any]
+Explain = Callable[[Predictor, Mapping[Modality, Prepared], Mapping[str, Any]], Any]
+#: A file prepared, and what its network says.
+_Looked = tuple[Prepared, Inferred]
+
+
+_T = TypeVar("_T")
+
+#: Longer than `database` waits for a connection and a statement, s.
+_DATABASE_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,19 @@ class Answered:
 
     text: str
     replayed: bool
+
+
+@dataclass
+class _Progress:
+    """How far a request has come.
+
+    Attributes:
+        over: set when nobody waits any more.
+        committed: the answer, once it is in the trail and lacks only its explanations.
+    """
+
+    over: threading.Event = field(default_factory=threading.Event)
+    committed: Answered | None = None
 
 
 class Answerer:
@@ -95,6 +117,11 @@ class Answerer:
         """Begin; inside a running event loop."""
         self._batcher.start()
 
+    @property
+    def runs(self) -> bool:
+        """Whether the networks take files."""
+        return self._batcher.runs
+
     async def stop(self) -> None:
         """End, when what is in work is done."""
         await run_in_threadpool(self._threads.shutdown)
@@ -117,14 +144,19 @@ class Answerer:
             form = await read_form(request, self.settings, reserve)
             asked = self._understand(form, request.headers.get("idempotency-key"))
             held = reading.pop_all()
-        over = threading.Event()
-        work = asyncio.get_running_loop().create_task(self._answer(asked, key_id, over))
+        progress = _Progress()
+        work = asyncio.get_running_loop().create_task(self._answer(asked, key_id, progress))
         work.add_done_callback(lambda _: held.close())
         done, _ = await asyncio.wait({work}, timeout=self.settings.predict_timeout_s)
         if not done:
-            over.set()
+            progress.over.set()
             work.add_done_callback(_forget)
-            raise _out_of_time(self.settings.predict_timeout_s)
+            if progress.committed is None:
+                raise _out_of_time(self.settings.predict_timeout_s)
+            late = "was not explained in time", "send it again when less is asked"
+            return replace(
+                progress.committed, text=_unexplained(json.loads(progress.committed.text), *late)
+            )
         return work.result()
 
     def _understand(self, form: Form, idempotency_key: str | None) -> Asked:
@@ -154,56 +186,50 @@ class Answerer:
             raise invalid("this service makes no explanations", "leave explain out")
         return asked
 
-    async def _answer(self, asked: Asked, key_id: str, over: threading.Event) -> Answered:
-        begun = time.perf_counter()
+    async def _answer(self, asked: Asked, key_id: str, progress: _Progress) -> Answered:
+        begun, over = time.perf_counter(), progress.over
         hashes = await self._in_thread(_hashes, asked.files)
         request_sha256 = sha256_json([hashes, asked.left_out, asked.method, asked.prevalence])
         text = await self._before(asked, key_id, request_sha256)
-        replayed = text is not None
+        replayed, prepared = text is not None, None
         if text is None:
-            entry = await self._predict(asked, key_id, over, hashes, request_sha256, begun)
+            looked = await _all(asked.used, lambda m, data: self._look(m, data, over))
+            prepared = {m: one for m, (one, _) in looked.items()}
+            entry = await run_in_threadpool(  # not among those that wait to be prepared
+                self._entry, asked, key_id, looked, hashes, request_sha256, begun
+            )
+            self._admission.took(time.perf_counter() - begun)
             if over.is_set():
                 raise _out_of_time(self.settings.predict_timeout_s)
             text, replayed = await self._commit(entry)
         if asked.explain:
-            text = await self._explained(asked, text)
+            progress.committed = Answered(text, replayed)
+            text = await self._explained(asked, prepared, text, over)
         return Answered(text, replayed)
 
     async def _before(self, asked: Asked, key_id: str, request_sha256: str) -> str | None:
         """What was answered under the same idempotency key."""
         if asked.idempotency_key is None:
             return None
-        with _database_errors():
-            stored = await run_in_threadpool(self.trail.answered, key_id, asked.idempotency_key)
+        stored = await in_database(self.trail.answered, key_id, asked.idempotency_key)
         return (
             None if stored is None else _same(stored.request_sha256, request_sha256, stored.answer)
         )
 
-    async def _predict(
+    def _entry(
         self,
         asked: Asked,
         key_id: str,
-        over: threading.Event,
+        looked: Mapping[Modality, _Looked],
         hashes: Mapping[str, str],
         request_sha256: str,
         begun: float,
     ) -> Entry:
-        """The prediction, and what the trail keeps of it."""
-        results = await asyncio.gather(
-            *(self._look(m, data, over) for m, data in asked.used.items()), return_exceptions=True
-        )
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        looked = {
-            m: r
-            for m, r in zip(asked.used, results, strict=True)
-            if not isinstance(r, BaseException)
-        }
-        seen = {m: inferred for m, (_, inferred, _) in looked.items()}
+        """The prediction, and what the trail keeps of it; in a thread."""
+        quality = [remark for m, (p, i) in looked.items() for remark in self._inspect(m, p, i)]
+        seen = {m: inferred for m, (_, inferred) in looked.items()}
         prediction = self.predictor.conclude(seen, asked.method, asked.prevalence)
-        remarks = {m: _remarks(m, prepared) for m, (prepared, _, _) in looked.items()}
-        quality = [remark.to_dict() for _, _, said in looked.values() for remark in said]
+        remarks = {m: _remarks(m, prepared) for m, (prepared, _) in looked.items()}
         now = datetime.datetime.now(datetime.UTC)
         answer = {
             "id": uuid.uuid4().hex,
@@ -214,45 +240,49 @@ class Answerer:
                 "version": __version__,
             },
             **prediction.to_dict(),
-            "quality": quality,
+            "quality": [remark.to_dict() for remark in quality],
             "left_out": asked.left_out,
             "remarks": [remark for some in remarks.values() for remark in some],
             "explanations": None,
             "research_use_only": True,
         }
-        took_s = time.perf_counter() - begun
-        self._admission.took(took_s)
         uploads = [
             Upload(m.value, hashes[m.value], len(data), m in remarks, remarks.get(m, []))
             for m, data in asked.files.items()
         ]
         return Entry(
             answer["id"], now, key_id, asked.idempotency_key, request_sha256, self.bundle_sha256,
-            __version__, prediction.subset, prediction.method, 1000.0 * took_s,
+            __version__, prediction.subset, prediction.method,
+            1000.0 * (time.perf_counter() - begun),
             json.dumps(answer, allow_nan=False, ensure_ascii=False), uploads,
         )  # fmt: skip
 
-    async def _look(
-        self, modality: Modality, data: bytes, over: threading.Event
-    ) -> tuple[Prepared, Inferred, list[GateRemark]]:
-        """One file, prepared, seen by its network, and what the input gate says of it.
+    async def _look(self, modality: Modality, data: bytes, over: threading.Event) -> _Looked:
+        """One file, prepared and seen by its network.
 
         Raises:
-            ProblemError: it cannot be read, or is not what the model was made for.
+            ProblemError: it cannot be read.
         """
         with self._batcher.coming(modality):
-            try:
-                prepared = await self._in_thread(self._prepare, modality, data, over)
-            except PulmofuseError as error:
-                raise _refusal(error, modality, data) from None
+            prepared = await self._read(modality, data, over)
+        if over.is_set():
+            raise _out_of_time(self.settings.predict_timeout_s)
         begun = time.perf_counter()
         inferred = await self._batcher.infer(modality, prepared)
         self.metrics.stages.labels("network").observe(time.perf_counter() - begun)
-        said = (
-            []
-            if self.settings.gate == "off"
-            else self.predictor.inspect(modality, prepared, inferred)
-        )
+        return prepared, inferred
+
+    def _inspect(
+        self, modality: Modality, prepared: Prepared, inferred: Inferred
+    ) -> list[GateRemark]:
+        """What the input gate says of one file.
+
+        Raises:
+            ProblemError: it is not what the model was made for.
+        """
+        if self.settings.gate == "off":
+            return []
+        said = self.predictor.inspect(modality, prepared, inferred)
         refused = [remark for remark in said if remark.severity == "refuse"]
         if refused and self.settings.gate == "refuse":
             why = "; ".join(remark.text for remark in refused)
@@ -260,10 +290,19 @@ class Answerer:
                 422, "not-for-this-model", f"the {modality.value} file {why}", refused[0].remedy,
                 modality=modality.value,
             )  # fmt: skip
-        return prepared, inferred, said
+        return said
+
+    async def _read(self, modality: Modality, data: bytes, over: threading.Event) -> Prepared:
+        """See `_prepare`."""
+        prepared: Prepared = await self._in_thread(self._prepare, modality, data, over)
+        return prepared
 
     def _prepare(self, modality: Modality, data: bytes, over: threading.Event) -> Prepared:
-        """Decode and normalise one file, within the service's bounds; in a thread."""
+        """Decode and normalise one file, within the service's bounds; in a thread.
+
+        Raises:
+            ProblemError: it cannot be read.
+        """
         if over.is_set():  # it waited for a thread until the time was over
             raise _out_of_time(self.settings.predict_timeout_s)
         begun = time.perf_counter()
@@ -280,7 +319,10 @@ class Answerer:
             stack.enter_context(
                 bounded(Bounds(s.max_pixels, s.max_voxels, s.max_samples, announce))
             )
-            prepared = self.predictor.prepare(modality, data, f"the {modality.value} file")
+            try:
+                prepared = self.predictor.prepare(modality, data, f"the {modality.value} file")
+            except PulmofuseError as error:
+                raise _refusal(error, modality, data) from None
         self.metrics.stages.labels("prepare").observe(time.perf_counter() - begun)
         return prepared
 
@@ -290,8 +332,7 @@ class Answerer:
     async def _commit(self, entry: Entry) -> tuple[str, bool]:
         """Write the entry; the text to send, and whether an earlier answer came in between."""
         begun = time.perf_counter()
-        with _database_errors():
-            stored = await run_in_threadpool(self.trail.record, entry)
+        stored = await in_database(self.trail.record, entry)
         self.metrics.stages.labels("commit").observe(time.perf_counter() - begun)
         if stored is not None:
             return _same(stored.request_sha256, entry.request_sha256, stored.answer), True
@@ -303,39 +344,87 @@ class Answerer:
         )  # fmt: skip
         return entry.answer, False
 
-    async def _explained(self, asked: Asked, text: str) -> str:
-        """The answer with explanations; these are pictures of the patient, and never stored."""
-        assert self._explain is not None  # noqa: S101  # `_understand` refused it otherwise
+    async def _explained(
+        self,
+        asked: Asked,
+        prepared: Mapping[Modality, Prepared] | None,
+        text: str,
+        over: threading.Event,
+    ) -> str:
+        """The answer with explanations; these are pictures of the patient, and never stored.
+
+        The answer is in the trail by now, so it goes out whatever becomes of its explanations.
+
+        Args:
+            asked: the request.
+            prepared: its files; None for an answer that was given before.
+            text: the answer without explanations.
+            over: set when nobody waits any more.
+        """
         answer = json.loads(text)
-        begun = time.perf_counter()
-        answer["explanations"] = await self._in_thread(
-            self._explain, self.predictor, asked.used, answer
-        )
-        self.metrics.stages.labels("explain").observe(time.perf_counter() - begun)
+        if answer["model"]["bundle_sha256"] != self.bundle_sha256:
+            return _unexplained(
+                answer, "was answered by a model that is no longer here to explain it",
+                "send it under another Idempotency-Key",
+            )  # fmt: skip
+        try:
+            if prepared is None:
+                prepared = await _all(asked.used, lambda m, data: self._read(m, data, over))
+            answer["explanations"] = await self._in_thread(self._maps, prepared, answer, over)
+        except Exception as error:  # noqa: BLE001  # the answer stands without them
+            logs.event("explanation failed", 40, **logs.describe_error(error))
+            return _unexplained(answer, "could not be explained", "tell the operator")
         return json.dumps(answer, allow_nan=False, ensure_ascii=False)
+
+    def _maps(
+        self, prepared: Mapping[Modality, Prepared], answer: dict[str, Any], over: threading.Event
+    ) -> Any:
+        assert self._explain is not None  # noqa: S101  # `_understand` refused it otherwise
+        if over.is_set():  # it waited for a thread until the time was over
+            raise _out_of_time(self.settings.predict_timeout_s)
+        begun = time.perf_counter()
+        maps = self._explain(self.predictor, prepared, answer)
+        self.metrics.stages.labels("explain").observe(time.perf_counter() - begun)
+        return maps
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
 
 
-@contextlib.contextmanager
-def _database_errors() -> Iterator[None]:
-    """No answer leaves without its row: a database that fails makes it a 503."""
+async def in_database(function: Callable[..., _T], *args: Any) -> _T:
+    """Run a method of the trail in a thread.
+
+    No answer leaves without its row: a database that fails, or says nothing, makes it a 503. A
+    thread that waits for a silent one is left to itself; the pool of connections bounds their
+    number.
+
+    Raises:
+        ProblemError: 503.
+    """
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        yield
-    except SQLAlchemyError as error:
+        async with asyncio.timeout(_DATABASE_S):
+            return await to_thread.run_sync(function, *args, abandon_on_cancel=True)
+    except (SQLAlchemyError, TimeoutError) as error:
         logs.event("database failed", 40, **logs.describe_error(error))
-        raise database_problem() from None
+        raise ProblemError(
+            503, "database-unavailable", "the database cannot be used at present",
+            "send it again after the time in Retry-After", retry_after_s=5.0,
+        ) from None  # fmt: skip
 
 
-def database_problem() -> ProblemError:
-    """The refusal where the database does not answer."""
-    return ProblemError(
-        503, "database-unavailable", "the database cannot be used at present",
-        "send it again after the time in Retry-After", retry_after_s=5.0,
-    )  # fmt: skip
+async def _all(
+    files: Mapping[Modality, bytes], look: Callable[[Modality, bytes], Awaitable[_T]]
+) -> dict[Modality, _T]:
+    """Look at all files at once; when all have ended, the first error there is, is raised."""
+    results = await asyncio.gather(
+        *(look(m, data) for m, data in files.items()), return_exceptions=True
+    )
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return dict(zip(files, cast("list[_T]", results), strict=True))
 
 
 def _hashes(files: Mapping[Modality, bytes]) -> dict[str, str]:
@@ -365,6 +454,16 @@ def _same(before: str, now: str, answer: str) -> str:
             "this Idempotency-Key was used for another request", "use a new one for each request"
         )
     return answer
+
+
+def _unexplained(answer: dict[str, Any], why: str, remedy: str) -> str:
+    """The answer without explanations, and a remark for each of its files."""
+    remarks = [
+        {"modality": modality, "code": "not_explained", "text": why, "remedy": remedy}
+        for modality in answer["by_modality"]
+    ]
+    answer = {**answer, "remarks": answer["remarks"] + remarks}
+    return json.dumps(answer, allow_nan=False, ensure_ascii=False)
 
 
 def _out_of_time(seconds: float) -> ProblemError:

@@ -14,14 +14,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
-from sqlalchemy.exc import SQLAlchemyError
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from pulmofuse import __version__
 from pulmofuse.inference import DEFAULT_METHOD, Predictor
-from pulmofuse.service.answering import Answerer, Explain, database_problem
+from pulmofuse.service.answering import Answerer, Explain, in_database
 from pulmofuse.service.headers import Outermost
 from pulmofuse.service.limits import RateLimit
 from pulmofuse.service.metrics import Metrics
@@ -115,10 +113,7 @@ def _caller(trail: Trail, limit: RateLimit) -> Caller:
         other: Annotated[str | None, Security(header)],
     ) -> str:
         text = sent.credentials if sent is not None else other
-        try:
-            key_id = await run_in_threadpool(trail.authenticate, text) if text else None
-        except SQLAlchemyError:
-            raise database_problem() from None
+        key_id = await in_database(trail.authenticate, text) if text else None
         if key_id is None:
             raise ProblemError(
                 401, "key-needed", "no valid key was sent",
@@ -167,10 +162,7 @@ def _add_api(app: FastAPI, answerer: Answerer, caller: Caller) -> None:
         prediction_id: Annotated[str, PathParameter(pattern="^[0-9a-f]{32}$")],
         key_id: Annotated[str, Depends(caller)],
     ) -> Response:
-        try:
-            text = await run_in_threadpool(answerer.trail.prediction, key_id, prediction_id)
-        except SQLAlchemyError:
-            raise database_problem() from None
+        text = await in_database(answerer.trail.prediction, key_id, prediction_id)
         if text is None:
             raise ProblemError(
                 404, "not-found", "this key has no such prediction", "check the id and the key"
@@ -220,14 +212,15 @@ def _add_operations(app: FastAPI, answerer: Answerer, caller: Caller) -> None:
         return Health(status="alive")
 
     @app.get(
-        "/readyz", summary="Can it answer: model loaded, database at hand?",
+        "/readyz", summary="Can it answer: networks running, database at hand?",
         responses=documented(500, 503),
     )  # fmt: skip
     async def readyz() -> Health:
-        try:
-            await run_in_threadpool(answerer.trail.ping)
-        except SQLAlchemyError:
-            raise database_problem() from None
+        await in_database(answerer.trail.ping)
+        if not answerer.runs:
+            raise ProblemError(
+                503, "not-running", "the networks have stopped", "restart the service"
+            )
         return Health(status="ready")
 
     @app.get(

@@ -53,6 +53,11 @@ class MicroBatcher:
         """Begin; inside a running event loop."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
+    @property
+    def runs(self) -> bool:
+        """Whether files that are put in will be looked at."""
+        return self._task is not None and not self._task.done()
+
     async def stop(self) -> None:
         """End; who still waits is told."""
         if self._task is not None:
@@ -119,22 +124,26 @@ class MicroBatcher:
                 batch.append(waiting)
         if not batch:
             return
-        self._on_batch(len(batch))
         await self._answer(modality, batch)
 
     async def _answer(self, modality: Modality, batch: Sequence[_Waiting]) -> None:
-        """Run a batch; if it fails, each file by itself, so that one cannot spoil the others."""
+        """Run a batch; if it fails, each file by itself, so that one cannot spoil the others.
+
+        Whatever fails belongs to a file: an error that got out would end the task for good.
+        """
         loop = asyncio.get_running_loop()
         files = [waiting.prepared for waiting in batch]
         try:
+            self._on_batch(len(batch))
             answers = await loop.run_in_executor(self._thread, self._infer, modality, files)
-        except Exception as error:  # noqa: BLE001  # whatever the network raises belongs to a file
+            pairs = list(zip(batch, answers, strict=True))
+        except Exception as error:  # noqa: BLE001
             if len(batch) > 1:
                 for waiting in batch:
                     await self._answer(modality, [waiting])
             elif not batch[0].answer.done():
                 batch[0].answer.set_exception(error)
             return
-        for waiting, answer in zip(batch, answers, strict=True):
+        for waiting, answer in pairs:
             if not waiting.answer.done():
                 waiting.answer.set_result(answer)

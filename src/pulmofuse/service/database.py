@@ -26,6 +26,7 @@ from sqlalchemy import (
     Engine,
     Float,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
@@ -42,7 +43,15 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from pulmofuse.errors import ServiceError
 
 #: How long a writer waits for another one, s.
-_BUSY_S = 30
+_BUSY_S = 10
+#: How long a connection of the pool is waited for, s.
+_POOL_S = 5
+#: When a silent PostgreSQL is given up (names of libpq); a URL may say otherwise.
+_PATIENCE = {
+    "connect_timeout": "5",  # s
+    "tcp_user_timeout": "10000",  # ms
+    "options": "-c statement_timeout=10000",  # ms
+}
 #: Any number: the lock of PostgreSQL that whoever migrates holds.
 _MIGRATION_LOCK = 0x70756C6D
 
@@ -61,9 +70,15 @@ class Base(DeclarativeBase):
 
 
 class ApiKey(Base):
-    """A key that was given out."""
+    """A key that was given out; a name has one valid key."""
 
     __tablename__ = "api_keys"
+    __table_args__ = (
+        Index(
+            "uq_api_keys_name", "name", unique=True,
+            sqlite_where=text("revoked IS NULL"), postgresql_where=text("revoked IS NULL"),
+        ),
+    )  # fmt: skip
 
     id: Mapped[str] = mapped_column(String(12), primary_key=True)
     name: Mapped[str] = mapped_column(String(100))
@@ -153,7 +168,10 @@ def database_url(where: str) -> URL:
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         try:
-            return create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=8)
+            return create_engine(
+                url, pool_pre_ping=True, pool_size=8, max_overflow=8, pool_timeout=_POOL_S,
+                connect_args={k: v for k, v in _PATIENCE.items() if k not in url.query},
+            )  # fmt: skip
         except ModuleNotFoundError as error:
             raise ServiceError(
                 _shown(url), f"needs {error.name}", "pip install 'pulmofuse[postgresql]'"
@@ -204,7 +222,8 @@ def _migrating(engine: Engine, url: URL) -> Iterator[Connection]:
                 yield connection
         return
     with engine.begin() as connection:
-        # Ends with the transaction, however that ends.
+        # Another may migrate a large trail meanwhile. Both end with the transaction.
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": _MIGRATION_LOCK})
         yield connection
 

@@ -95,16 +95,22 @@ class Trail:
             raise ServiceError(
                 "key", f"a name has 1 to {_MAX_NAME} printable characters", "give another"
             )
+        key = self._insert_key(shown)
+        if key is None:
+            raise ServiceError(
+                f"key {shown!r}", "there is one of this name", "revoke it first, or choose another"
+            )
+        return key
+
+    def _insert_key(self, name: str) -> str | None:
+        """A new key; None where a valid one has the name."""
         new = make_key()
-        with Session(self._engine.execution_options(immediate=True)) as session, session.begin():
-            taken = select(ApiKey).where(ApiKey.name == shown, ApiKey.revoked.is_(None))
-            if session.scalar(taken) is not None:
-                raise ServiceError(
-                    f"key {shown!r}",
-                    "there is one of this name",
-                    "revoke it first, or choose another",
-                )
-            session.add(ApiKey(id=new.key_id, name=shown, sha256=new.sha256, created=_now()))
+        row = ApiKey(id=new.key_id, name=name, sha256=new.sha256, created=_now())
+        try:
+            with Session(self._engine) as session, session.begin():
+                session.add(row)
+        except IntegrityError:
+            return None
         return new.text
 
     def list_keys(self) -> list[KeyFacts]:
@@ -119,7 +125,7 @@ class Trail:
         Raises:
             ServiceError: there is no valid key of that name or id.
         """
-        with Session(self._engine) as session, session.begin():
+        with Session(self._engine.execution_options(immediate=True)) as session, session.begin():
             row = session.scalar(
                 select(ApiKey).where(
                     (ApiKey.name == which) | (ApiKey.id == which), ApiKey.revoked.is_(None)
@@ -134,11 +140,11 @@ class Trail:
             return KeyFacts(row.id, row.name, row.created, row.revoked)
 
     def first_key(self, name: str) -> str | None:
-        """A new key if there never was one, else None."""
+        """A new key if there never was one, else None; another service may be making it too."""
         with Session(self._engine) as session:
             if session.scalar(select(func.count()).select_from(ApiKey)):
                 return None
-        return self.add_key(name)
+        return self._insert_key(name)
 
     def authenticate(self, sent: str) -> str | None:
         """The id of a valid key; None for anything else."""

@@ -28,12 +28,24 @@ export async function record(onLevel, onEnd) {
   const stream = await navigator.mediaDevices.getUserMedia({
     audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false },
   });
+  const release = () => stream.getTracks().forEach((track) => track.stop());
+  try {
+    return await recordStream(stream, release, onLevel, onEnd);
+  } catch (fault) {
+    release(); // or the microphone would stay open
+    throw fault;
+  }
+}
+
+async function recordStream(stream, release, onLevel, onEnd) {
   const context = new AudioContext();
   await context.resume();
   const source = context.createMediaStreamSource(stream);
   const analyser = context.createAnalyser();
   analyser.fftSize = 2048;
   source.connect(analyser);
+  const kind = window.MediaRecorder ? KINDS.find((k) => MediaRecorder.isTypeSupported(k)) : undefined;
+  const finish = kind ? byMediaRecorder(stream, kind) : await bySamples(context, source);
   const began = performance.now();
   const samples = new Float32Array(analyser.fftSize);
   const timer = setInterval(() => {
@@ -46,15 +58,15 @@ export async function record(onLevel, onEnd) {
       onEnd();
     }
   }, 100);
-  const kind = window.MediaRecorder ? KINDS.find((k) => MediaRecorder.isTypeSupported(k)) : undefined;
-  const finish = kind ? byMediaRecorder(stream, kind) : await bySamples(context, source);
   return {
     async stop() {
       clearInterval(timer);
-      const file = await finish();
-      stream.getTracks().forEach((track) => track.stop());
-      await context.close();
-      return file;
+      try {
+        return await finish();
+      } finally {
+        release();
+        await context.close();
+      }
     },
   };
 }
@@ -63,15 +75,15 @@ function byMediaRecorder(stream, kind) {
   const recorder = new MediaRecorder(stream, { mimeType: kind, audioBitsPerSecond: 128000 });
   const parts = [];
   recorder.addEventListener("dataavailable", (event) => parts.push(event.data));
+  // It also stops by itself, when the microphone is unplugged.
+  const stopped = new Promise((resolve) => recorder.addEventListener("stop", resolve));
   recorder.start();
-  return () =>
-    new Promise((resolve) => {
-      recorder.addEventListener("stop", () => {
-        const suffix = kind.startsWith("audio/webm") ? "webm" : kind.startsWith("audio/ogg") ? "ogg" : "m4a";
-        resolve(new File(parts, `recorded-cough.${suffix}`, { type: kind.split(";")[0] }));
-      });
-      recorder.stop();
-    });
+  return async () => {
+    if (recorder.state !== "inactive") recorder.stop();
+    await stopped;
+    const suffix = kind.startsWith("audio/webm") ? "webm" : kind.startsWith("audio/ogg") ? "ogg" : "m4a";
+    return new File(parts, `recorded-cough.${suffix}`, { type: kind.split(";")[0] });
+  };
 }
 
 async function bySamples(context, source) {

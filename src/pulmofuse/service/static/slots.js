@@ -12,14 +12,14 @@ const WHAT = {
 export class Slot {
   /**
    * @param {string} modality
-   * @param {() => void} onChange
+   * @param {() => void} onFile another file, or none
    * @param {(fault: {message: string, remedy?: string}) => void} onFault
    * @param {() => void} onLeaveOut
    */
-  constructor(modality, onChange, onFault, onLeaveOut) {
+  constructor(modality, onFile, onFault, onLeaveOut) {
     this.modality = modality;
     this.file = null;
-    this.onChange = onChange;
+    this.onFile = onFile;
     this.onFault = onFault;
     this.onLeaveOut = onLeaveOut;
     this.recording = null;
@@ -39,7 +39,7 @@ export class Slot {
     this.view = element("div");
     this.out = element("input", { type: "checkbox", id: `out-${this.modality}` });
     this.out.addEventListener("change", () => {
-      this.changed();
+      this.look();
       this.onLeaveOut();
     });
     this.remove = element("button", { type: "button" }, "Remove");
@@ -118,11 +118,16 @@ export class Slot {
     const recording = this.recording;
     this.recording = null;
     if (!recording) return;
-    this.put(await recording.stop());
-    this.button.textContent = "Record again";
-    this.button.classList.remove("recording");
-    this.meter.hidden = true;
     this.clock.textContent = "";
+    try {
+      this.put(await recording.stop());
+    } catch {
+      this.clock.textContent = "The recording failed. Record again, or choose a file.";
+    } finally {
+      this.button.textContent = "Record again";
+      this.button.classList.remove("recording");
+      this.meter.hidden = true;
+    }
   }
 
   /** Take a file in, or null to take it away. */
@@ -141,7 +146,8 @@ export class Slot {
       const seen = this.preview();
       if (seen) this.view.append(seen);
     }
-    this.changed();
+    this.look();
+    this.onFile();
   }
 
   preview() {
@@ -156,11 +162,10 @@ export class Slot {
     return image;
   }
 
-  changed() {
+  look() {
     this.tools.hidden = this.file === null;
     this.node.classList.toggle("full", this.file !== null);
     this.node.classList.toggle("left-out", this.file !== null && this.leftOut);
-    this.onChange();
   }
 }
 
