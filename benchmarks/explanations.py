@@ -136,7 +136,7 @@ def measure(part: Unimodal, files: list[Path], seed: int) -> list[dict[str, obje
                 "deletion": round(float(area.mean()), 4),
                 "against_random": round(float(better.mean()), 4),
                 "standard_error": round(float(error), 4),
-                "randomised": round(float(alike.mean()), 3),
+                "randomised": None if np.isnan(alike).any() else round(float(alike.mean()), 3),
             }
         )
     return rows

@@ -203,8 +203,9 @@ def main() -> None:
         after = many(small.url, headers, files, 1, 1.0)
         found["overload"] = {**over.figures(), "after": after.figures()["statuses"]}
         small.stop()
-    command = "python benchmarks/service_load.py"
-    machine.write("service_load", command, found, facts)
+    given = options.bundle is not None or options.files is not None
+    command = " ".join(["python benchmarks/service_load.py", *sys.argv[1:]])
+    machine.write("service_load_real" if given else "service_load", command, found, facts)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ import torch
 
 from pulmofuse.config import StudyConfig, parse_config
 from pulmofuse.inference import build_model
+from pulmofuse.models import predict
 from pulmofuse.pipeline import Cohort, train_unimodal
 from pulmofuse.preprocessing import Cache
 from pulmofuse.schema import Modality
-from pulmofuse.training import predict
 
 _PER_SPLIT = {"train": 40, "val": 20, "test": 12}
 
