@@ -24,7 +24,7 @@ from pulmofuse.io import Bounds, bounded, read_image, read_sound
 from pulmofuse.schema import Modality
 from pulmofuse.service import ServiceSettings
 from pulmofuse.service.forms import Form, read_form
-from pulmofuse.service.limits import RateLimit
+from pulmofuse.service.limits import Admission, RateLimit
 from pulmofuse.service.problems import ProblemError
 from tests.service import material
 from tests.service.conftest import Serve, Served
@@ -299,6 +299,17 @@ def test_a_bucket_never_gives_more_than_its_rate() -> None:
         now[0] += 0.01
         given_out += limit.take("a") == 0
     assert given_out == 5 + 2 * 10 - 1  # the burst and the rate, less what the last moment lacks
+
+
+def test_retry_after_is_the_time_in_which_those_in_flight_are_answered() -> None:
+    admission = Admission(32)
+    for _ in range(32):
+        admission.enter()
+    for _ in range(200):  # of 10 a second, 32 in flight take 3.2 s each
+        admission.took(3.2)
+    with pytest.raises(ProblemError) as refused:
+        admission.enter()
+    assert refused.value.retry_after_s == pytest.approx(3.2, abs=0.01)
 
 
 def nifti(shape: tuple[int, int, int]) -> bytes:

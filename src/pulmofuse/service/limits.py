@@ -62,7 +62,8 @@ class Admission:
                 "overloaded",
                 f"{self.in_flight} predictions wait or run, as many as may",
                 "send it again after the time in Retry-After",
-                retry_after_s=min(60.0, self.in_flight * self._mean_s / 2),
+                # Waiting is part of the mean: by then what is in flight now has been answered.
+                retry_after_s=min(60.0, self._mean_s),
             )
         self.in_flight += 1
 
@@ -71,7 +72,7 @@ class Admission:
         self.in_flight -= 1
 
     def took(self, seconds: float) -> None:
-        """Tell how long one prediction took of the machine's time."""
+        """Tell how long one prediction took, with all that it waited for."""
         self._mean_s += _NEWEST * (seconds - self._mean_s)
 
 
