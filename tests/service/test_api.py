@@ -16,7 +16,7 @@ from pulmofuse import __version__
 from pulmofuse.inference import Predictor
 from pulmofuse.service import Trail, answering
 from pulmofuse.service.batching import MicroBatcher
-from pulmofuse.service.schemas import Answer
+from pulmofuse.service.schemas import ANSWER_EXAMPLE, Answer
 from tests.service import material
 from tests.service.conftest import Serve, Served
 
@@ -63,6 +63,7 @@ class TestPredict:
             "name": "tiny", "bundle_sha256": "f" * 64, "version": __version__,
         }  # fmt: skip
         Answer.model_validate(answer)
+        assert set(answer) == set(Answer.model_fields) == set(ANSWER_EXAMPLE)
 
     def test_method_is_used(self, served: Served, predictor: Predictor) -> None:
         files = {"ct": material.ct(), "cxr": material.cxr()}

@@ -28,6 +28,16 @@ class RemarkBody(BaseModel):
     remedy: str
 
 
+class QualityBody(BaseModel):
+    """What the input gate says of an upload."""
+
+    modality: str
+    severity: str = Field(description="`refuse` where the model was not made for it, else `warn`.")
+    code: str = Field(description="Which doubt, e.g. `too_small` or `unusual`.")
+    text: str
+    remedy: str
+
+
 class Answer(BaseModel):
     """A prediction; a later version may add fields."""
 
@@ -53,6 +63,13 @@ class Answer(BaseModel):
     prevalence: float | None = Field(
         None, description="The prevalence asked for; null: the study's."
     )
+    prediction_set: list[str] | None = Field(
+        None, description="Classes that the patient may have; null: the study made no sets."
+    )
+    coverage: float | None = Field(
+        None, description="Share of the patients of each class whose set holds the true one."
+    )
+    quality: list[QualityBody] = Field(description="What the input gate says; see docs/gate.md.")
     remarks: list[RemarkBody]
     explanations: Any | None = Field(None, description="With explain=true; never stored.")
     research_use_only: bool = Field(description=_RESEARCH)
@@ -152,6 +169,17 @@ ANSWER_EXAMPLE: dict[str, Any] = {
     "warnings": [],
     "left_out": None,
     "prevalence": None,
+    "prediction_set": ["covid19"],
+    "coverage": 0.9,
+    "quality": [
+        {
+            "modality": "cxr",
+            "severity": "warn",
+            "code": "burnt_in_text",
+            "text": "letters in the pixels",
+            "remedy": "use the original",
+        }
+    ],
     "remarks": [
         {
             "modality": "cxr",
