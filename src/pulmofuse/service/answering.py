@@ -10,7 +10,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
@@ -47,8 +47,8 @@ from pulmofuse.training import Inferred
 
 #: Explains an answer: predictor, files that were used, the answer as JSON values -> JSON values.
 Explain = Callable[[Predictor, Mapping[Modality, Prepared], Mapping[str, Any]], Any]
-#: A file prepared, what its network says, and what the gate says.
-_Looked = tuple[Prepared, Inferred, list[GateRemark]]
+#: A file prepared, and what its network says.
+_Looked = tuple[Prepared, Inferred]
 
 
 _T = TypeVar("_T")
@@ -194,8 +194,11 @@ class Answerer:
         replayed, prepared = text is not None, None
         if text is None:
             looked = await _all(asked.used, lambda m, data: self._look(m, data, over))
-            prepared = {m: one for m, (one, _, _) in looked.items()}
-            entry = self._entry(asked, key_id, looked, hashes, request_sha256, begun)
+            prepared = {m: one for m, (one, _) in looked.items()}
+            entry = await run_in_threadpool(  # not among those that wait to be prepared
+                self._entry, asked, key_id, looked, hashes, request_sha256, begun
+            )
+            self._admission.took(time.perf_counter() - begun)
             if over.is_set():
                 raise _out_of_time(self.settings.predict_timeout_s)
             text, replayed = await self._commit(entry)
@@ -222,11 +225,11 @@ class Answerer:
         request_sha256: str,
         begun: float,
     ) -> Entry:
-        """The prediction, and what the trail keeps of it."""
-        seen = {m: inferred for m, (_, inferred, _) in looked.items()}
+        """The prediction, and what the trail keeps of it; in a thread."""
+        quality = [remark for m, (p, i) in looked.items() for remark in self._inspect(m, p, i)]
+        seen = {m: inferred for m, (_, inferred) in looked.items()}
         prediction = self.predictor.conclude(seen, asked.method, asked.prevalence)
-        remarks = {m: _remarks(m, prepared) for m, (prepared, _, _) in looked.items()}
-        quality = [remark.to_dict() for _, _, said in looked.values() for remark in said]
+        remarks = {m: _remarks(m, prepared) for m, (prepared, _) in looked.items()}
         now = datetime.datetime.now(datetime.UTC)
         answer = {
             "id": uuid.uuid4().hex,
@@ -237,29 +240,28 @@ class Answerer:
                 "version": __version__,
             },
             **prediction.to_dict(),
-            "quality": quality,
+            "quality": [remark.to_dict() for remark in quality],
             "left_out": asked.left_out,
             "remarks": [remark for some in remarks.values() for remark in some],
             "explanations": None,
             "research_use_only": True,
         }
-        took_s = time.perf_counter() - begun
-        self._admission.took(took_s)
         uploads = [
             Upload(m.value, hashes[m.value], len(data), m in remarks, remarks.get(m, []))
             for m, data in asked.files.items()
         ]
         return Entry(
             answer["id"], now, key_id, asked.idempotency_key, request_sha256, self.bundle_sha256,
-            __version__, prediction.subset, prediction.method, 1000.0 * took_s,
+            __version__, prediction.subset, prediction.method,
+            1000.0 * (time.perf_counter() - begun),
             json.dumps(answer, allow_nan=False, ensure_ascii=False), uploads,
         )  # fmt: skip
 
     async def _look(self, modality: Modality, data: bytes, over: threading.Event) -> _Looked:
-        """One file, prepared, seen by its network, and what the input gate says of it.
+        """One file, prepared and seen by its network.
 
         Raises:
-            ProblemError: it cannot be read, or is not what the model was made for.
+            ProblemError: it cannot be read.
         """
         with self._batcher.coming(modality):
             prepared = await self._read(modality, data, over)
@@ -268,11 +270,19 @@ class Answerer:
         begun = time.perf_counter()
         inferred = await self._batcher.infer(modality, prepared)
         self.metrics.stages.labels("network").observe(time.perf_counter() - begun)
-        said = (
-            []
-            if self.settings.gate == "off"
-            else self.predictor.inspect(modality, prepared, inferred)
-        )
+        return prepared, inferred
+
+    def _inspect(
+        self, modality: Modality, prepared: Prepared, inferred: Inferred
+    ) -> list[GateRemark]:
+        """What the input gate says of one file.
+
+        Raises:
+            ProblemError: it is not what the model was made for.
+        """
+        if self.settings.gate == "off":
+            return []
+        said = self.predictor.inspect(modality, prepared, inferred)
         refused = [remark for remark in said if remark.severity == "refuse"]
         if refused and self.settings.gate == "refuse":
             why = "; ".join(remark.text for remark in refused)
@@ -280,22 +290,19 @@ class Answerer:
                 422, "not-for-this-model", f"the {modality.value} file {why}", refused[0].remedy,
                 modality=modality.value,
             )  # fmt: skip
-        return prepared, inferred, said
+        return said
 
     async def _read(self, modality: Modality, data: bytes, over: threading.Event) -> Prepared:
-        """One file, prepared.
+        """See `_prepare`."""
+        prepared: Prepared = await self._in_thread(self._prepare, modality, data, over)
+        return prepared
+
+    def _prepare(self, modality: Modality, data: bytes, over: threading.Event) -> Prepared:
+        """Decode and normalise one file, within the service's bounds; in a thread.
 
         Raises:
             ProblemError: it cannot be read.
         """
-        try:
-            prepared: Prepared = await self._in_thread(self._prepare, modality, data, over)
-        except PulmofuseError as error:
-            raise _refusal(error, modality, data) from None
-        return prepared
-
-    def _prepare(self, modality: Modality, data: bytes, over: threading.Event) -> Prepared:
-        """Decode and normalise one file, within the service's bounds; in a thread."""
         if over.is_set():  # it waited for a thread until the time was over
             raise _out_of_time(self.settings.predict_timeout_s)
         begun = time.perf_counter()
@@ -312,7 +319,10 @@ class Answerer:
             stack.enter_context(
                 bounded(Bounds(s.max_pixels, s.max_voxels, s.max_samples, announce))
             )
-            prepared = self.predictor.prepare(modality, data, f"the {modality.value} file")
+            try:
+                prepared = self.predictor.prepare(modality, data, f"the {modality.value} file")
+            except PulmofuseError as error:
+                raise _refusal(error, modality, data) from None
         self.metrics.stages.labels("prepare").observe(time.perf_counter() - begun)
         return prepared
 

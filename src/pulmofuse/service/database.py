@@ -46,7 +46,7 @@ from pulmofuse.errors import ServiceError
 _BUSY_S = 10
 #: How long a connection of the pool is waited for, s.
 _POOL_S = 5
-#: After which time a PostgreSQL that is silent is given up (libpq's names); a URL may say otherwise.
+#: When a silent PostgreSQL is given up (names of libpq); a URL may say otherwise.
 _PATIENCE = {
     "connect_timeout": "5",  # s
     "tcp_user_timeout": "10000",  # ms
