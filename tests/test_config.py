@@ -371,6 +371,17 @@ class TestRoundTrip:
         assert parse_config(dump_config(config)) == config
 
 
+class TestCovariance:
+    @pytest.mark.parametrize("part", ["ct", "cxr"])
+    @pytest.mark.parametrize("trainable", ["all", "gradual"])
+    def test_is_refused_for_a_network_that_is_trained(self, part: str, trainable: str) -> None:
+        override = f"{part}.model.pooling=covariance"
+        assert "model.pooling covariance looks at the middle" in message(
+            MINIMAL, override, f"{part}.training.trainable={trainable}"
+        )
+        parse_config(MINIMAL, [override, f"{part}.training.trainable=head"])
+
+
 class TestVolume:
     @pytest.mark.parametrize(
         ("override", "named"),

@@ -78,6 +78,13 @@ KINDS: dict[str, tuple[Modality, CtConfig | CxrConfig | CoughConfig]] = {
         Modality.CT,
         ct({"backbone": "resnet18+resnet18", "pooling": "levels"}),
     ),
+    "covariance": (
+        Modality.CT,
+        ct(
+            {"backbone": "resnet18+resnet18", "pooling": "covariance"},
+            training=TrainingConfig(trainable="head"),
+        ),
+    ),
     "members and views": (
         Modality.CT,
         ct(

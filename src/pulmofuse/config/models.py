@@ -38,12 +38,13 @@ class TestTimeViews(Node):
 class ImageModelConfig(Node):
     """A backbone and a head. `weights`: "imagenet", "none", a file or a URL.
 
-    `pooling` "levels" gives the head textures of finer maps too; see `models.levels`.
+    `pooling` "levels" gives the head textures of finer maps too (`models.levels`), "covariance"
+    which of them appear together (`models.covariance`).
     """
 
     backbone: str = "efficientnet_lite0"
     weights: str = "imagenet"
-    pooling: Literal["last", "levels"] = "last"
+    pooling: Literal["last", "levels", "covariance"] = "last"
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
 
 
@@ -148,6 +149,11 @@ class CtConfig(Node):
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
+    def _what_covariance_can_do(self) -> CtConfig:
+        _refuse_what_covariance_cannot(self.model, self.training)
+        return self
+
+    @model_validator(mode="after")
     def _no_mixed_bags(self) -> CtConfig:
         _refuse_what_bags_cannot(self.model.aggregation, self.training)
         return self
@@ -186,6 +192,11 @@ class CxrConfig(Node):
     tta: TestTimeViews = TestTimeViews()
     training: TrainingConfig = TrainingConfig()
 
+    @model_validator(mode="after")
+    def _what_covariance_can_do(self) -> CxrConfig:
+        _refuse_what_covariance_cannot(self.model, self.training)
+        return self
+
 
 class CoughConfig(Node):
     """Everything about the cough model."""
@@ -199,6 +210,15 @@ class CoughConfig(Node):
     def _no_mixed_bags(self) -> CoughConfig:
         _refuse_what_bags_cannot(self.model.aggregation, self.training)
         return self
+
+
+def _refuse_what_covariance_cannot(model: ImageModelConfig, training: TrainingConfig) -> None:
+    """The last stages of the network have no say in it, so that there is nothing to train there."""
+    if model.pooling == "covariance" and training.trainable != "head":
+        raise ValueError(
+            "model.pooling covariance looks at the middle of a network that stays as it is: set"
+            " training.trainable to head, or model.pooling to levels"
+        )
 
 
 def _refuse_what_bags_cannot(aggregation: str, training: TrainingConfig) -> None:

@@ -3,7 +3,7 @@
     Grad-CAM   weights each channel by its mean gradient (Selvaraju et al. 2017, arXiv:1610.02391)
     HiResCAM   multiplies each place by its own gradient (Draelos and Carin 2020, arXiv:2011.08891)
 
-Where a head sees nothing but the mean of the map the two are one. With `pooling: levels` and with
+Where a head sees nothing but the mean of the map the two are one. With another `pooling` and with
 recurrent heads they differ, and only HiResCAM shows places that the model did use: its sum over
 places is the map's share of the logit, to first order. benchmarks/explanations.py measures both by
 deletion and by a randomisation check (Adebayo et al. 2018, arXiv:1810.03292).

@@ -106,6 +106,19 @@ class Backbone(nn.Module):
         last = _run((x - self._mean) / self._std, self.body, "", self._levels, kept)
         return [*kept, last]
 
+    def texture_maps(self, x: Tensor) -> list[Tensor]:
+        """The map at 1/16 of the input's sides of each network that is in here: the level before
+        the last.
+
+        Args:
+            x: (n, channels, h, w) in [0, 1].
+        """
+        return [self.levels(x)[-2]]
+
+    def texture_channels(self) -> list[int]:
+        """Channels of each map of `texture_maps`."""
+        return [self.level_channels()[-2]]
+
     def level_channels(self) -> list[int]:
         """Channels of each map of `levels`."""
         first = self.body.get_parameter(self._first)
@@ -142,23 +155,31 @@ class JoinedBackbone(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, channels, h, w) in [0, 1] -> (n, out_channels, h', w')."""
-        return _side_by_side([part(x) for part in self._each()])
+        return side_by_side([part(x) for part in self._each()])
 
     def levels(self, x: Tensor) -> list[Tensor]:
         """The finer maps of one part after those of the other, and the joined last one."""
         each = [part.levels(x) for part in self._each()]
-        return [*(m for maps in each for m in maps[:-1]), _side_by_side([m[-1] for m in each])]
+        return [*(m for maps in each for m in maps[:-1]), side_by_side([m[-1] for m in each])]
 
     def level_channels(self) -> list[int]:
         """Channels of each map of `levels`."""
         each = [part.level_channels() for part in self._each()]
         return [*(c for own in each for c in own[:-1]), sum(own[-1] for own in each)]
 
+    def texture_maps(self, x: Tensor) -> list[Tensor]:
+        """Those of the parts, one after the other."""
+        return [m for part in self._each() for m in part.texture_maps(x)]
+
+    def texture_channels(self) -> list[int]:
+        """Channels of each map of `texture_maps`."""
+        return [c for part in self._each() for c in part.texture_channels()]
+
     def _each(self) -> list[Backbone]:
         return cast("list[Backbone]", list(self.parts))
 
 
-def _side_by_side(maps: Sequence[Tensor]) -> Tensor:
+def side_by_side(maps: Sequence[Tensor]) -> Tensor:
     """Maps (n, c_i, h_i, w_i) as one of all channels, averaged down to the smallest h and w."""
     size = (min(m.shape[2] for m in maps), min(m.shape[3] for m in maps))
     fitted = [m if tuple(m.shape[2:]) == size else adaptive_avg_pool2d(m, size) for m in maps]

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from pulmofuse.config import TestTimeViews
 from pulmofuse.findings import Finding
-from pulmofuse.models.backbones import Backbone
+from pulmofuse.models.backbones import Backbone, side_by_side
 from pulmofuse.models.bags import GatedAttention, Gathered
+from pulmofuse.models.covariance import covariance_features, pool_covariance
 from pulmofuse.models.findings_head import FindingsHead
 from pulmofuse.models.levels import join_levels, pool_levels
 from pulmofuse.models.views import views_of
@@ -162,8 +163,9 @@ class ImageClassifier(Classifier):
         n_classes: number of outputs.
         dropout: rate on the pooled features.
         tta: the views; none but the image itself by default.
-        pooling: "last" pools the last feature map, "levels" finer ones too (`models.levels`), and
-            normalises what it pooled, for levels differ in scale.
+        pooling: "last" pools the last feature map, "levels" finer ones too (`models.levels`),
+            "covariance" the one before the last by its covariances (`models.covariance`). The last
+            two normalise what they pooled, for it differs in scale.
     """
 
     def __init__(
@@ -172,15 +174,20 @@ class ImageClassifier(Classifier):
         n_classes: int,
         dropout: float,
         tta: TestTimeViews | None = None,
-        pooling: Literal["last", "levels"] = "last",
+        pooling: Literal["last", "levels", "covariance"] = "last",
     ) -> None:
-        channels = backbone.level_channels() if pooling == "levels" else [backbone.out_channels]
-        feature_dim = channels[-1] + 2 * sum(channels[:-1])
+        if pooling == "covariance":
+            channels = backbone.texture_channels()
+            feature_dim = covariance_features(channels)
+        else:
+            channels = backbone.level_channels() if pooling == "levels" else [backbone.out_channels]
+            feature_dim = channels[-1] + 2 * sum(channels[:-1])
         super().__init__(feature_dim, n_classes, dropout)
-        if pooling == "levels":
+        if pooling != "last":
             self.head.insert(0, nn.BatchNorm1d(feature_dim))
         self.backbone = backbone
         self._channels = channels
+        self._pooling = pooling
         self._tta = tta or TestTimeViews()
 
     def views(self, x: Tensor) -> Iterator[Tensor]:
@@ -197,13 +204,17 @@ class ImageClassifier(Classifier):
 
     def feature_map(self, x: Tensor) -> Tensor:
         """(n, 1, h, w) in [0, 1] -> (n, channels, h', w')."""
-        if len(self._channels) > 1:
+        if self._pooling == "covariance":
+            return side_by_side(self.backbone.texture_maps(x))
+        if self._pooling == "levels":
             return join_levels(self.backbone.levels(x))
         y: Tensor = self.backbone(x)
         return y
 
     def pool(self, feature_map: Tensor) -> Tensor:
-        """(n, channels, h, w) -> (n, feature_dim): the mean, or what `pool_levels` makes of it."""
-        if len(self._channels) > 1:
+        """(n, channels, h, w) -> (n, feature_dim), as the pooling says: by default the mean."""
+        if self._pooling == "covariance":
+            return pool_covariance(feature_map, self._channels)
+        if self._pooling == "levels":
             return pool_levels(feature_map, self._channels)
         return super().pool(feature_map)
