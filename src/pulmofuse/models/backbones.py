@@ -107,8 +107,7 @@ class Backbone(nn.Module):
         return [*kept, last]
 
     def texture_maps(self, x: Tensor) -> list[Tensor]:
-        """The map at 1/16 of the input's sides of each network that is in here: the level before
-        the last.
+        """The level before the last of each network that is in here, at 1/16 of the input's sides.
 
         Args:
             x: (n, channels, h, w) in [0, 1].

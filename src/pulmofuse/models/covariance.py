@@ -1,9 +1,10 @@
 """Pooling by covariance: which features of a middle map appear together, and how strongly.
 
-Mean and spread of each channel (`models.levels`) say how much of a texture there is; whether two of
-them lie in the same places, as septa in ground glass do, is in the covariances of the channels over
-all places (second-order pooling: Lin et al. 2015, arXiv:1504.07889; Li et al. 2017, arXiv:1703.08050,
-on why roots of them learn better). On frozen ImageNet features docs/results.md has the gain.
+Mean and spread of each channel (`models.levels`) say how much of a texture there is; whether two
+of them lie in the same places, as septa in ground glass do, is in the covariances of the channels
+over all places (second-order pooling: Lin et al. 2015, arXiv:1504.07889, also for the signed root,
+without which the few strongest channels would rule). On frozen ImageNet features docs/results.md
+has the gain.
 """
 
 from __future__ import annotations
