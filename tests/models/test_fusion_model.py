@@ -186,12 +186,12 @@ def test_any_width_and_number_of_modalities_will_do(method: str, hidden: int) ->
 
 class TestGatedAttention:
     @torch.no_grad()
-    def test_weights_of_what_is_present_have_the_mean_one(self, gated: FusionHead) -> None:
+    def test_weights_are_a_distribution_over_what_is_present(self, gated: FusionHead) -> None:
         projected = gated.eval().project(random_features(8), SUBSETS)
         weights = joint(gated, GatedPooling).weights(projected, SUBSETS)
         assert (weights[~SUBSETS] == 0).all()
         assert (weights[SUBSETS] > 0).all()
-        torch.testing.assert_close(weights.sum(dim=1), SUBSETS.sum(dim=1).float())
+        torch.testing.assert_close(weights.sum(dim=1), SUBSETS.any(dim=1).float())
 
     @torch.no_grad()
     def test_no_modality_gives_the_bias(self, gated: FusionHead) -> None:
@@ -202,41 +202,16 @@ class TestGatedAttention:
 
     @torch.no_grad()
     def test_it_ranks_by_its_score_and_sums_the_projections(self, gated: FusionHead) -> None:
-        # Equations 8 and 9 of Ilse et al. 2018, written out for one patient; times 3 modalities.
+        # Equations 8 and 9 of Ilse et al. 2018, written out for one patient.
         gated.eval()
         pooling, features = joint(gated, GatedPooling), random_features(1)
         h = torch.stack([gated.projections[name](value)[0] for name, value in features.items()])
-        v, u, w = (layer.weight for layer in (pooling.value, pooling.gate, pooling.relevance))
+        v, u, w = (layer.weight for layer in (pooling.value, pooling.gate, pooling.score))
         gate = torch.tanh(h @ v.T + pooling.value.bias) * torch.sigmoid(h @ u.T + pooling.gate.bias)
         a = torch.exp(gate @ w[0])
         a = a / a.sum()
         present = torch.ones(1, 3, dtype=torch.bool)
-        torch.testing.assert_close(gated(features, present)[0], pooling.head(3 * a @ h))
-
-
-@pytest.mark.parametrize("method", ["gated_attention", "cross_attention"])
-@torch.no_grad()
-def test_modalities_that_agree_say_more_than_one(method: str) -> None:
-    # What three of one projection say to each other apart, the logits move three times as far from
-    # those of nobody as one of them moves them.
-    fusion = build(method).eval()
-    assert isinstance(fusion, FusionHead)
-    if isinstance(fusion.joint, CrossAttention):
-        nn.init.zeros_(fusion.joint.between.out_proj.weight)
-        nn.init.zeros_(fusion.joint.names)
-    here = torch.tensor([[False] * 3, [True, False, False], [True] * 3])
-    projected = torch.randn(6, generator=torch.Generator().manual_seed(0)).expand(3, 3, 6)
-    nobody, one, three = fusion.joint(projected.masked_fill(~here.unsqueeze(2), 0.0), here)
-    torch.testing.assert_close(three - nobody, 3 * (one - nobody))
-
-
-@torch.no_grad()
-def test_a_file_of_the_gate_before_it_was_narrowed_is_refused() -> None:
-    # Also where the widths happen to agree: its weights would mean something else.
-    state = build("gated_attention").state_dict()
-    old = {k.replace("relevance", "score"): v for k, v in state.items()}
-    with pytest.raises(RuntimeError, match="Missing"):
-        build("gated_attention").load_state_dict(old, strict=True)
+        torch.testing.assert_close(gated(features, present)[0], pooling.head(a @ h))
 
 
 class TestConcatenation:

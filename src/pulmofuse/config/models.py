@@ -259,8 +259,8 @@ class FusionTraining(Node):
     training: TrainingConfig = TrainingConfig(
         epochs=30,
         batch_size=64,
-        lr_backbone=2e-3,
-        lr_head=2e-3,
+        lr_backbone=1e-3,
+        lr_head=1e-3,
         weight_decay=0.05,
         patience=10,
         ema_decay=0.9,
