@@ -108,6 +108,8 @@ class Answerer:
         metrics.in_flight.set_function(lambda: self._admission.in_flight)
         metrics.buffered.set_function(lambda: self._buffered.held)
         self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="prepare")
+        # One at a time: going backwards through a network takes some hundred megabytes.
+        self._explaining = threading.Lock()
         self._one_large_file = threading.Lock()
         self._batcher = MicroBatcher(
             self._infer, settings.batch_window_s, settings.max_batch, metrics.batches.observe
@@ -383,7 +385,8 @@ class Answerer:
         if over.is_set():  # it waited for a thread until the time was over
             raise _out_of_time(self.settings.predict_timeout_s)
         begun = time.perf_counter()
-        maps = self._explain(self.predictor, prepared, answer)
+        with self._explaining:
+            maps = self._explain(self.predictor, prepared, answer)
         self.metrics.stages.labels("explain").observe(time.perf_counter() - begun)
         return maps
 
