@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import typer
 
 from pulmofuse import __version__
-from pulmofuse.cli_data import DataRoot, audit, data_app
+from pulmofuse.cli_data import DataRoot, GateOption, Prevalence, audit, data_app, gate_mode
 from pulmofuse.cli_models import Overrides, export, power, predict_batch, pretrain
 from pulmofuse.cli_service import keys_app, serve
 from pulmofuse.console import Display, figure, print_comparison, print_crossval, print_table
@@ -233,24 +233,17 @@ def predict(
     cxr: Annotated[Path | None, typer.Option(help="Frontal chest X-ray.", metavar="FILE")] = None,
     cough: Annotated[Path | None, typer.Option(help="Cough recording.", metavar="FILE")] = None,
     method: Annotated[str, typer.Option(help="How several files are joined.")] = "log_odds",
-    prevalence: Annotated[
-        float | None,
-        typer.Option(help="Share of the positive class where this is used, e.g. 0.02."),
-    ] = None,
-    gate: Annotated[
-        str, typer.Option(help="Files the models were not made for: refuse, warn or off.")
-    ] = "refuse",
+    prevalence: Prevalence = None,
+    gate: GateOption = "refuse",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Predict from one file of each modality at hand."""
-    from pulmofuse.inference import GATE_MODES, Predictor
+    from pulmofuse.inference import Predictor
 
-    modes = {name: name for name in GATE_MODES}
-    if gate not in modes:
-        raise typer.BadParameter("give refuse, warn or off", param_hint="--gate")
+    mode = gate_mode(gate)
     # One file is read sooner by torch than a network is made ready for anything else.
     result = Predictor.load(bundle, runtime="torch").predict(
-        ct=ct, cxr=cxr, cough=cough, method=method, prevalence=prevalence, gate=modes[gate]
+        ct=ct, cxr=cxr, cough=cough, method=method, prevalence=prevalence, gate=mode
     )
     if as_json:
         typer.echo(json.dumps(result.to_dict(), indent=2))

@@ -14,16 +14,39 @@ from pulmofuse.errors import SourceError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pulmofuse.inference import GateMode
+
 DataRoot = Annotated[
     Path,
     typer.Option(help="Folder below which the data lie.", envvar="PULMOFUSE_DATA", metavar="DIR"),
 ]
 Manifest = Annotated[Path, typer.Argument(help="A manifest (Parquet or CSV).")]
+Prevalence = Annotated[
+    float | None,
+    typer.Option(help="Share of the positive class where this is used, e.g. 0.02."),
+]
+GateOption = Annotated[
+    str, typer.Option(help="Files the models were not made for: refuse, warn or off.")
+]
 
 #: Ways to get missing files that are shown; the list of exclusions has all of them.
 _MOST_REMEDIES = 5
 
 data_app = typer.Typer(help="Look at data sets and manifests.", no_args_is_help=True)
+
+
+def gate_mode(name: str) -> GateMode:
+    """The mode that a user typed.
+
+    Raises:
+        typer.BadParameter: there is no such mode.
+    """
+    from pulmofuse.inference import GATE_MODES
+
+    modes = {mode: mode for mode in GATE_MODES}
+    if name not in modes:
+        raise typer.BadParameter("give refuse, warn or off", param_hint="--gate")
+    return modes[name]
 
 
 @data_app.command("list")

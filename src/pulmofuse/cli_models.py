@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pulmofuse.cli_data import DataRoot
+from pulmofuse.cli_data import DataRoot, GateOption, Prevalence, gate_mode
 from pulmofuse.console import Display, print_exclusions, print_table
 
 Overrides = Annotated[
@@ -89,27 +89,19 @@ def predict_batch(
     data_root: DataRoot = Path("data"),
     out: Annotated[Path, typer.Option(help="Output folder.", metavar="DIR")] = Path("runs/batch"),
     method: Annotated[str, typer.Option(help="How several modalities are joined.")] = "log_odds",
-    prevalence: Annotated[
-        float | None,
-        typer.Option(help="Share of the positive class where this is used, e.g. 0.02."),
-    ] = None,
-    gate: Annotated[
-        str, typer.Option(help="Files the models were not made for: refuse, warn or off.")
-    ] = "refuse",
+    prevalence: Prevalence = None,
+    gate: GateOption = "refuse",
 ) -> None:
     """Predict for every patient of a list; a stopped run goes on where it was."""
     import pandas as pd
 
     from pulmofuse import batch
-    from pulmofuse.inference import GATE_MODES
 
-    modes = {name: name for name in GATE_MODES}
-    if gate not in modes:
-        raise typer.BadParameter("give refuse, warn or off", param_hint="--gate")
+    mode = gate_mode(gate)
     with Display() as display:
         table = batch.predict_batch(
             bundle, data, data_root, out,
-            method=method, prevalence=prevalence, gate=modes[gate], reporter=display,
+            method=method, prevalence=prevalence, gate=mode, reporter=display,
         )  # fmt: skip
     called = table.groupby("predicted", sort=True).size().rename("patients").reset_index()
     print_table(called, f"{len(table):,} patients")
