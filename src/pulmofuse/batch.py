@@ -30,7 +30,7 @@ from pulmofuse.files import (
     write_json,
     write_text,
 )
-from pulmofuse.inference import DEFAULT_METHOD, GateMode, GateRemark, Prediction, Predictor
+from pulmofuse.inference import DEFAULT_METHOD, GateMode, GateRemark, Prediction, Predictor, refusal
 from pulmofuse.models import Inferred, joined
 from pulmofuse.pipeline import Reporter, Silent, list_files, locked, versions
 from pulmofuse.preprocessing import Prepared
@@ -240,10 +240,9 @@ def _predict(
         inferred = predictor.infer(modality, [found for _, found in own]) if own else []
         for (row, found), said in zip(own, inferred, strict=True):
             remarks = [] if settings.gate == "off" else predictor.inspect(modality, found, said)
-            refused = [remark for remark in remarks if remark.severity == "refuse"]
-            if refused and settings.gate == "refuse":
-                why = "; ".join(remark.text for remark in refused)
-                excluded.append(_left_out(row, "gate", why, refused[0].remedy))
+            refused = refusal(remarks) if settings.gate == "refuse" else None
+            if refused is not None:
+                excluded.append(_left_out(row, "gate", *refused))
                 continue
             patient = row["patient_id"]
             seen.setdefault(patient, {}).setdefault(modality, []).append(said)

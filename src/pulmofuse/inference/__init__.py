@@ -20,6 +20,7 @@ from pulmofuse.inference.gate import (
     GateRemark,
     GateStatistics,
     fit_statistics,
+    refusal,
 )
 from pulmofuse.inference.predictor import DEFAULT_METHOD, Prediction, Predictor
 from pulmofuse.inference.runtime import RUNTIMES, Runtime, run_by
@@ -57,6 +58,7 @@ __all__ = [
     "grad_cam",
     "instance_rows",
     "load_bundle",
+    "refusal",
     "run_by",
     "save_bundle",
     "score_records",

@@ -97,6 +97,17 @@ class GateRemark:
         return {name: str(value) for name, value in asdict(self).items()}
 
 
+def refusal(remarks: Iterable[GateRemark]) -> tuple[str, str] | None:
+    """Reason and remedy for which a file is refused; None where it is not.
+
+    All reasons are named, and the plainest one, which stands first, has the remedy.
+    """
+    refused = [remark for remark in remarks if remark.severity == "refuse"]
+    if not refused:
+        return None
+    return "; ".join(remark.text for remark in refused), refused[0].remedy
+
+
 @dataclass(frozen=True, eq=False)
 class FeatureSpace:
     """Where the features of training records lie.

@@ -19,7 +19,7 @@ from pulmofuse.errors import BundleError, InputRefused
 from pulmofuse.evaluation import conformal_sets, reweight, with_prevalence
 from pulmofuse.fusion import RULES
 from pulmofuse.inference.bundle import Bundle, load_bundle, subset_partition
-from pulmofuse.inference.gate import GATE_MODES, Gate, GateMode, GateRemark
+from pulmofuse.inference.gate import GATE_MODES, Gate, GateMode, GateRemark, refusal
 from pulmofuse.inference.run_models import RunModels
 from pulmofuse.inference.scoring import findings_probabilities
 from pulmofuse.io import Image, Sound, image_from_array, sound_from_array
@@ -430,12 +430,11 @@ def _readable(modality: Modality, source: GivenImage | GivenSound) -> Path | byt
 
 
 def _refuse(modality: Modality, source: GivenImage | GivenSound, remarks: list[GateRemark]) -> None:
-    """Raise what the gate refuses; the plainest reason has the remedy."""
-    refused = [remark for remark in remarks if remark.severity == "refuse"]
-    if refused:
+    """Raise what the gate refuses."""
+    refused = refusal(remarks)
+    if refused is not None:
         what = str(source) if isinstance(source, Path | str) else "data in memory"
-        why = "; ".join(remark.text for remark in refused)
-        raise InputRefused(f"{what} (as {modality.value})", why, refused[0].remedy)
+        raise InputRefused(f"{what} (as {modality.value})", *refused)
 
 
 def _named(classes: tuple[str, ...], p: np.ndarray) -> dict[str, float]:

@@ -22,7 +22,7 @@ from starlette.requests import Request
 from pulmofuse import __version__
 from pulmofuse.errors import PulmofuseError, UnreadableFile
 from pulmofuse.files import sha256_json
-from pulmofuse.inference import DEFAULT_METHOD, GateRemark, Predictor
+from pulmofuse.inference import DEFAULT_METHOD, GateRemark, Predictor, refusal
 from pulmofuse.io import Bounds, bounded
 from pulmofuse.io.kinds import look
 from pulmofuse.models import Inferred
@@ -285,11 +285,11 @@ class Answerer:
         if self.settings.gate == "off":
             return []
         said = self.predictor.inspect(modality, prepared, inferred)
-        refused = [remark for remark in said if remark.severity == "refuse"]
-        if refused and self.settings.gate == "refuse":
-            why = "; ".join(remark.text for remark in refused)
+        refused = refusal(said) if self.settings.gate == "refuse" else None
+        if refused is not None:
+            why, remedy = refused
             raise ProblemError(
-                422, "not-for-this-model", f"the {modality.value} file {why}", refused[0].remedy,
+                422, "not-for-this-model", f"the {modality.value} file {why}", remedy,
                 modality=modality.value,
             )  # fmt: skip
         return said
